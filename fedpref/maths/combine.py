@@ -1,0 +1,54 @@
+"""The weighted mean of deltas: how most strategies combine, and the exact operator for linear heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedpref.maths.weights import weighted_sum
+from fedpref.types import ClientId, Combined, Update, Weights
+
+__all__ = ["WeightedMean", "normalised"]
+
+
+def normalised(shares: Sequence[float]) -> list[float]:
+    """Shares divided by their sum, so that they sum to one.
+
+    Raises:
+        ValueError: a share is negative or not finite, or all are zero.
+    """
+    total = float(np.sum(np.asarray(shares, dtype=np.float64)))
+    if not np.isfinite(total) or total <= 0 or min(shares) < 0:
+        raise ValueError(f"shares must be finite, not negative and not all zero, got {list(shares)}")
+    return [float(share) / total for share in shares]
+
+
+@dataclass(frozen=True)
+class WeightedMean:
+    """``delta = sum_i p_i delta_i`` with ``p_i = shares_i / sum(shares)``, in float64.
+
+    Applied to LoRA factors this is the operator "avg": A and B are averaged apart, and
+    ``lora_interference`` in the log says how far that is from averaging the products BA.
+
+    Source: McMahan et al. 2017 (FedAvg), algorithm 1.
+    """
+
+    def __call__(
+        self,
+        base: Weights,
+        updates: Sequence[Update],
+        shares: Sequence[float],
+        cohort: Sequence[ClientId],
+        rng: np.random.Generator,
+    ) -> Combined:
+        """Average ``updates``; see ``fedpref.types.Combine``."""
+        from fedpref.maths.lora import interference
+
+        parts = normalised(shares)
+        gap = interference([update.weights for update in updates], parts)
+        return Combined(
+            weighted_sum([update.delta for update in updates], parts),
+            {} if gap is None else {"lora_interference": gap},
+        )

@@ -1,0 +1,181 @@
+"""Aggregating LoRA: averaging A and B is not averaging BA.
+
+With ``W_i = B_i A_i`` and shares p, the bias of averaging factors is exactly
+``sum_i p_i B_i A_i - mean(B) mean(A) = sum_i p_i (B_i - mean(B)) (A_i - mean(A))``.
+``WeightedMean`` accepts it and logs it; ``FreezeA`` has none; ``SvdMean`` averages the products and
+truncates them to rank r. Operators that change the backbone (FedEx-LoRA, FLoRA) are not offered:
+the backbone is shared and frozen.
+
+Keys follow PEFT: ``….lora_A.weight`` of shape (r, d_in) beside ``….lora_B.weight`` of shape (d_out, r).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.maths.combine import WeightedMean, normalised
+from fedpref.maths.weights import weighted_sum
+from fedpref.types import ClientId, Combined, Update, Weights
+
+__all__ = ["FreezeA", "SvdMean", "factor_pairs", "interference", "truncated_mean"]
+
+A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
+
+
+def factor_pairs(weights: Weights) -> list[tuple[str, str]]:
+    """Keys (A, B) of every adapted matrix, sorted.
+
+    Raises:
+        ValueError: an A without its B.
+    """
+    stems = sorted(key.removesuffix(A_SUFFIX) for key in weights if key.endswith(A_SUFFIX))
+    missing = [stem for stem in stems if stem + B_SUFFIX not in weights]
+    if missing:
+        raise ValueError(f"lora_A without lora_B: {missing}")
+    return [(stem + A_SUFFIX, stem + B_SUFFIX) for stem in stems]
+
+
+def interference(locals_: Sequence[Weights], parts: Sequence[float]) -> float | None:
+    """Relative bias of averaging factors, ``||mean(BA) - mean(B) mean(A)|| / ||mean(BA)||``.
+
+    Frobenius norms over all adapted matrices together; None without LoRA factors, 0 where all
+    products vanish. Computed from the r-rank cores, never from d_out x d_in products of the backbone.
+
+    Args:
+        locals_: local weights of each client.
+        parts: shares that sum to one.
+    """
+    gap = mean_norm = 0.0
+    pairs = factor_pairs(locals_[0])
+    for key_a, key_b in pairs:
+        a, b = _stack(locals_, key_a), _stack(locals_, key_b)  # (m, r, d_in), (m, d_out, r)
+        p = np.asarray(parts)[:, None, None]
+        gap += _squared_norm_of_sum(p * (b - (p * b).sum(0)), a - (p * a).sum(0))
+        mean_norm += _squared_norm_of_sum(p * b, a)
+    if not pairs:
+        return None
+    return float(np.sqrt(gap / mean_norm)) if mean_norm > 0 else 0.0
+
+
+def _stack(terms: Sequence[Weights], key: str) -> np.ndarray:
+    return np.stack([term[key].astype(np.float64) for term in terms])
+
+
+def _squared_norm_of_sum(b: np.ndarray, a: np.ndarray) -> float:
+    """``||sum_i b_i a_i||_F^2`` from the m*r x m*r Gram matrices of the stacked factors."""
+    left = np.concatenate(list(b), axis=1)  # (d_out, m r)
+    right = np.concatenate(list(a), axis=0)  # (m r, d_in)
+    return max(0.0, float(np.vdot(left.T @ left, right @ right.T)))
+
+
+def truncated_mean(
+    b: np.ndarray, a: np.ndarray, parts: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Best rank-r factors of ``sum_i p_i B_i A_i``, and the share of energy that is lost.
+
+    Args:
+        b: stacked B factors, shape (m, d_out, r).
+        a: stacked A factors, shape (m, r, d_in).
+        parts: shares that sum to one, length m.
+
+    Returns:
+        ``B = U sqrt(S)`` of shape (d_out, r), ``A = sqrt(S) V^T`` of shape (r, d_in), and
+        discarded energy over total energy. The sign of each direction is fixed by making the
+        entry of largest magnitude in its column of U positive.
+    """
+    rank = b.shape[2]
+    left = np.concatenate([p * factor for p, factor in zip(parts, b, strict=True)], axis=1)
+    right = np.concatenate(list(a), axis=0)
+    q_left, r_left = np.linalg.qr(left)
+    q_right, r_right = np.linalg.qr(right.T)
+    u, s, vt = np.linalg.svd(r_left @ r_right.T)
+    u, vt = q_left @ u, vt @ q_right.T
+    if len(s) < rank:  # a matrix smaller than the rank: pad with directions of weight zero
+        u = np.pad(u, ((0, 0), (0, rank - len(s))))
+        vt = np.pad(vt, ((0, rank - len(s)), (0, 0)))
+        s = np.pad(s, (0, rank - len(s)))
+    u, kept, vt = u[:, :rank], s[:rank], vt[:rank]
+    sign = np.sign(u[np.abs(u).argmax(axis=0), np.arange(rank)])
+    sign[sign == 0] = 1.0
+    total = float(np.sum(s**2))
+    lost = float(np.sum(s[rank:] ** 2)) / total if total > 0 else 0.0
+    return u * sign * np.sqrt(kept), (np.sqrt(kept) * sign)[:, None] * vt[:rank], lost
+
+
+@dataclass(frozen=True)
+class SvdMean:
+    """Average the products BA and truncate to rank r; everything else is averaged as it is.
+
+    The factors that come out have a sign and rotation of their own, which invalidates optimiser
+    moments and control variates that a client may keep. ``svd_energy_lost`` is logged.
+
+    Source: best rank-r approximation (Eckart and Young 1936) of the exact mean.
+    """
+
+    def __call__(
+        self,
+        base: Weights,
+        updates: Sequence[Update],
+        shares: Sequence[float],
+        cohort: Sequence[ClientId],
+        rng: np.random.Generator,
+    ) -> Combined:
+        """Combine ``updates``; see ``fedpref.types.Combine``.
+
+        Raises:
+            ConfigurationError: the weights hold no LoRA factors.
+        """
+        pairs = _pairs_or_refuse(base, "svd")
+        parts = normalised(shares)
+        delta = dict(weighted_sum([update.delta for update in updates], parts))
+        lost = []
+        for key_a, key_b in pairs:
+            a = _stack([update.weights for update in updates], key_a)
+            b = _stack([update.weights for update in updates], key_b)
+            new_b, new_a, share_lost = truncated_mean(b, a, parts)
+            delta[key_a] = new_a - base[key_a].astype(np.float64)
+            delta[key_b] = new_b - base[key_b].astype(np.float64)
+            lost.append(share_lost)
+        return Combined(delta, {"svd_energy_lost": float(np.mean(lost))})
+
+
+@dataclass(frozen=True)
+class FreezeA:
+    """A is the common, seeded projection that nobody trains; averaging B alone is exact.
+
+    Source: Sun et al. 2024 (FFA-LoRA), arXiv:2403.12313.
+    """
+
+    def __call__(
+        self,
+        base: Weights,
+        updates: Sequence[Update],
+        shares: Sequence[float],
+        cohort: Sequence[ClientId],
+        rng: np.random.Generator,
+    ) -> Combined:
+        """Combine ``updates``; see ``fedpref.types.Combine``.
+
+        Raises:
+            ConfigurationError: a client changed its A, or there are no LoRA factors.
+        """
+        for key_a, _ in _pairs_or_refuse(base, "freeze_a"):
+            if any(np.any(update.delta[key_a]) for update in updates):
+                raise ConfigurationError(
+                    f"strategy.combine=freeze_a, but clients train {key_a}; set client.freeze_a=true"
+                )
+        return WeightedMean()(base, updates, shares, cohort, rng)
+
+
+def _pairs_or_refuse(base: Weights, name: str) -> list[tuple[str, str]]:
+    pairs = factor_pairs(base)
+    if not pairs:
+        raise ConfigurationError(
+            f"strategy.combine={name} needs LoRA factors, but the client rule sends {sorted(base)}; "
+            "use client=lora_reward or strategy.combine=weighted_mean"
+        )
+    return pairs

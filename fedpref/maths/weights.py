@@ -1,0 +1,106 @@
+"""The algebra of ``Weights``: named arrays added, scaled and measured in float64, in declared order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from fedpref.types import Weights
+
+__all__ = [
+    "add_delta",
+    "difference",
+    "digest",
+    "inner",
+    "norm",
+    "num_bytes",
+    "scaled",
+    "weighted_sum",
+    "zeros",
+]
+
+
+def difference(new: Weights, old: Weights) -> Weights:
+    """``new - old`` in float64, key by key.
+
+    Float32 values subtract exactly in float64 unless they differ by more than 29 binary orders of
+    magnitude, so ``add_delta(old, difference(new, old))`` gives ``new`` back to the bit.
+
+    Raises:
+        ValueError: the keys differ.
+    """
+    if new.keys() != old.keys():
+        raise ValueError(f"weights have different keys: {sorted(set(new) ^ set(old))}")
+    return {key: new[key].astype(np.float64) - old[key].astype(np.float64) for key in new}
+
+
+def add_delta(base: Weights, delta: Weights, step: float = 1.0) -> Weights:
+    """``base + step * delta``, summed in float64 and rounded once to float32.
+
+    Keys without a delta keep the very array of ``base``.
+
+    Raises:
+        ValueError: ``delta`` has a key that ``base`` lacks.
+    """
+    unknown = sorted(set(delta) - set(base))
+    if unknown:
+        raise ValueError(f"delta of unknown weights {unknown}")
+    return {
+        key: (array.astype(np.float64) + step * delta[key]).astype(np.float32) if key in delta else array
+        for key, array in base.items()
+    }
+
+
+def weighted_sum(terms: Sequence[Weights], factors: Sequence[float]) -> Weights:
+    """``sum_i factors[i] * terms[i]`` in float64, in the order of ``terms``.
+
+    Raises:
+        ValueError: no terms, or as many factors as terms are not given.
+    """
+    if not terms or len(terms) != len(factors):
+        raise ValueError(f"{len(terms)} terms and {len(factors)} factors")
+    total = {key: float(factors[0]) * array.astype(np.float64) for key, array in terms[0].items()}
+    for term, factor in zip(terms[1:], factors[1:], strict=True):
+        for key in total:
+            total[key] += float(factor) * term[key].astype(np.float64)
+    return total
+
+
+def scaled(weights: Weights, factor: float) -> Weights:
+    """``factor * weights`` in float64."""
+    return {key: factor * array.astype(np.float64) for key, array in weights.items()}
+
+
+def zeros(like: Weights) -> Weights:
+    """Float64 zeros with the keys and shapes of ``like``."""
+    return {key: np.zeros(array.shape) for key, array in like.items()}
+
+
+def inner(first: Weights, second: Weights) -> float:
+    """Euclidean inner product over all entries, keys in sorted order."""
+    return float(
+        sum(np.vdot(first[key].astype(np.float64), second[key].astype(np.float64)) for key in sorted(first))
+    )
+
+
+def norm(weights: Weights) -> float:
+    """Euclidean norm of the concatenation of all arrays."""
+    return float(np.sqrt(inner(weights, weights)))
+
+
+def num_bytes(weights: Weights) -> int:
+    """Bytes of the tensor data: what a formula for the message size predicts."""
+    return sum(array.nbytes for array in weights.values())
+
+
+def digest(models: Mapping[str, Weights]) -> str:
+    """SHA-256 over names, shapes, dtypes and bytes of all models, in sorted order."""
+    sha = hashlib.sha256()
+    for name in sorted(models):
+        for key in sorted(models[name]):
+            array = np.ascontiguousarray(models[name][key])
+            sha.update(f"{name}\0{key}\0{array.dtype.str}\0{array.shape}\0".encode())
+            sha.update(array.tobytes())
+    return sha.hexdigest()
