@@ -33,8 +33,8 @@ GROUPS = (
     "experiment",
     "debug",
 )
-NODES = ("split", "limits")  # configured like a group, with one choice each
-KEYS = ("name", "out", "seed", "rounds", "cohort_size", "checkpoint")
+NODES = ("split", "limits", "checkpoint")  # configured like a group, with one choice each
+KEYS = ("name", "out", "seed", "rounds", "cohort_size")
 REFUSED = ("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")
 FLAGS_WITH_VALUE = {"--allow": "allow", "--config-dir": "config_dirs"}
 SWITCHES = {"--dry-run": "dry_run", "--debug": "debug"}

@@ -1,0 +1,221 @@
+"""A reward model with LoRA in the last layers of a transformer, and its head, trained by back-propagation.
+
+The frozen layers below run once a text (``fedpref.models.split``); a step costs the trainable layers only.
+
+Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Sun et al. 2024, arXiv:2403.12313 (frozen A).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.backbone import Backbone
+from fedpref.models.lora import Lora, LoraModel, lora_model
+from fedpref.models.text import join, require_text
+from fedpref.models.transformer import Checkpoint
+from fedpref.objectives.batches import batches
+from fedpref.objectives.local import reported_loss, require, steps_and_mu
+from fedpref.objectives.margin import bradley_terry_loss
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
+
+__all__ = ["LoraReward", "TransformerBackbone"]
+
+_EVALUATION_TEXTS = 32
+
+
+class TransformerBackbone(Backbone, Protocol):
+    """A backbone that is a transformer, so that LoRA can sit inside it."""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The transformer."""
+        ...
+
+
+@dataclass(frozen=True)
+class LoraReward:
+    """Trains LoRA's A and B and the head; keeps nothing between tasks.
+
+    Weights have the keys of PEFT's state dict. A task's settings may give ``local_steps`` and
+    ``proximal_mu``. The optimiser is AdamW without decay, betas 0.9 and 0.95, afresh in every task.
+
+    Attributes:
+        backbone: a transformer: ``MiniLM`` or ``HuggingFace``.
+        rank: inner dimension of BA.
+        alpha: BA is scaled by alpha / rank.
+        dropout: on the input of A while training.
+        target_modules: names of linear layers; empty means PEFT's choice for the architecture.
+        last_layers: how many layers, from the top, have LoRA.
+        local_steps: optimiser steps a task.
+        batch_pairs: pairs a step; None means the whole shard.
+        lr: step size.
+        head_std: standard deviation of the head's initial weights.
+        freeze_a: train B and the head only; then averaging B is averaging BA, exactly.
+        use_cache: keep the activations that enter the first trainable layer; False runs every layer.
+
+    Raises:
+        ConfigurationError: a value out of range, or a backbone that is no transformer.
+    """
+
+    backbone: TransformerBackbone
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    last_layers: int = 2
+    local_steps: int = 30
+    batch_pairs: int | None = 16
+    lr: float = 1e-3
+    head_std: float = 0.02
+    freeze_a: bool = False
+    use_cache: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target_modules", tuple(self.target_modules))  # a list, when from YAML
+        require(self.rank >= 1, "rank", self.rank, "at least 1")
+        require(self.alpha > 0, "alpha", self.alpha, "positive")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        require(self.last_layers >= 1, "last_layers", self.last_layers, "at least 1")
+        require(self.local_steps >= 0, "local_steps", self.local_steps, "at least 0")
+        require(
+            self.batch_pairs is None or self.batch_pairs >= 1, "batch_pairs", self.batch_pairs, "at least 1"
+        )
+        require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "positive and finite")
+        require(self.head_std >= 0, "head_std", self.head_std, "at least 0")
+        if not hasattr(type(self.backbone), "checkpoint"):
+            raise ConfigurationError(
+                f"client: lora_reward trains inside a transformer, not in {type(self.backbone).__name__}; "
+                "use backbone=minilm or backbone=hf, or client=linear_reward"
+            )
+
+    @property
+    def lora(self) -> Lora:
+        """Where the low-rank weights sit."""
+        return Lora(self.rank, self.alpha, self.dropout, self.target_modules, self.last_layers)
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """Initial weights, float32: A uniform, B zero, the head Gaussian."""
+        return self._model().fresh(rng, self.head_std)
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep the activations of all these pairs, so that no worker has to."""
+        texts = [text for pairs in populations for side in _sides(pairs) for text in side]
+        if self.use_cache:
+            self._model().states(texts)
+
+    def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
+        """Margin of each pair, shape (num_pairs,), float64."""
+        model = self._model()
+        model.load(weights)
+        return self._margins(model, pairs)
+
+    def answer(
+        self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
+    ) -> tuple[Reply, ClientState]:
+        """Train on the shard.
+
+        Metrics: ``loss_before`` and ``loss_after`` on the whole shard (before: at the received weights),
+        ``steps_done``, ``skipped_steps`` (a gradient was not finite), ``flops``.
+
+        Raises:
+            ConfigurationError: another kind of task, weights that do not fit, or pairs without text.
+        """
+        if task.kind != "train":
+            raise ConfigurationError(f"client: lora_reward cannot answer a task of kind '{task.kind}'")
+        num_pairs = len(shard.pairs)
+        if num_pairs == 0:
+            return Reply(dict(task.weights), 0, {}), state
+        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+        model = self._model()
+        model.load(task.weights)
+        before = self._margins(model, shard.pairs)
+        skipped, tokens = self._train(model, shard.pairs, steps, mu, rng)
+        after = self._margins(model, shard.pairs)
+        metrics = {
+            **reported_loss("loss_before", before),
+            **reported_loss("loss_after", after),
+            "steps_done": float(steps - skipped),
+            "skipped_steps": float(skipped),
+            "flops": float(tokens * model.flops_per_token(self.use_cache)),
+        }
+        return Reply(model.weights(), num_pairs, metrics), state
+
+    def _train(
+        self, model: LoraModel, pairs: Pairs, steps: int, mu: float, rng: np.random.Generator
+    ) -> tuple[int, int]:
+        """Change ``model`` by local steps; returns skipped steps and tokens seen."""
+        trained = self._trained(model)
+        anchors = {key: parameter.detach().clone() for key, parameter in trained.items()}
+        optimizer = torch.optim.AdamW(trained.values(), lr=self.lr, betas=(0.9, 0.95), weight_decay=0.0)
+        chosen, rejected = _sides(pairs)
+        skipped = num_tokens = 0
+        with ExitStack() as stack:
+            if self.dropout > 0:
+                stack.enter_context(torch.random.fork_rng())
+                torch.manual_seed(int(rng.integers(2**63)))
+                model.train_dropout(True)
+                stack.callback(model.train_dropout, False)
+            for rows in batches(len(pairs), self.batch_pairs, steps, rng):
+                texts = [chosen[row] for row in rows] + [rejected[row] for row in rows]
+                rewards = model.rewards(texts, self.use_cache)
+                loss = bradley_terry_loss(rewards[: len(rows)] - rewards[len(rows) :])
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                if not all(torch.isfinite(_gradient(p)).all() for p in trained.values()):
+                    skipped += 1
+                    continue
+                if mu > 0:
+                    for key, parameter in trained.items():
+                        _gradient(parameter).add_(parameter.detach() - anchors[key], alpha=mu)
+                optimizer.step()
+                lengths = model.tokens(texts)
+                num_tokens += sum(len(lengths[text]) for text in texts)
+        return skipped, num_tokens
+
+    def _trained(self, model: LoraModel) -> Mapping[str, torch.nn.Parameter]:
+        trained = {}
+        for key, parameter in model.trainable.items():
+            parameter.requires_grad_(not (self.freeze_a and "lora_A" in key))
+            if parameter.requires_grad:
+                trained[key] = parameter
+        return trained
+
+    def _margins(self, model: LoraModel, pairs: Pairs) -> np.ndarray:
+        chosen, rejected = _sides(pairs)
+        tokens = model.tokens([*chosen, *rejected])
+        texts = sorted(tokens, key=lambda text: (len(tokens[text]), text))
+        rewards: dict[str, float] = {}
+        with torch.no_grad():
+            for start in range(0, len(texts), _EVALUATION_TEXTS):
+                some = texts[start : start + _EVALUATION_TEXTS]
+                rewards.update(zip(some, model.rewards(some, self.use_cache).tolist(), strict=True))
+        return np.array(
+            [rewards[good] - rewards[bad] for good, bad in zip(chosen, rejected, strict=True)],
+            dtype=np.float64,
+        )
+
+    def _model(self) -> LoraModel:
+        return lora_model(self.backbone.checkpoint, self.lora)
+
+
+def _sides(pairs: Pairs) -> tuple[Sequence[str], Sequence[str]]:
+    """Chosen and rejected texts with their prompts."""
+    chosen = require_text("lora_reward", pairs.chosen)
+    rejected = require_text("lora_reward", pairs.rejected)
+    return (
+        [join(prompt, text) for prompt, text in zip(pairs.prompts, chosen, strict=True)],
+        [join(prompt, text) for prompt, text in zip(pairs.prompts, rejected, strict=True)],
+    )
+
+
+def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
+    assert parameter.grad is not None  # every trained parameter is on the path to the loss
+    return parameter.grad

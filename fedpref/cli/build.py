@@ -1,0 +1,164 @@
+"""From a plain configuration to a ``Federation``. Cheap parts are built first, so that errors come early."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fedpref.cli.targets import ALLOWED, build, check, resolve
+from fedpref.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from fedpref.federation.federation import Federation
+    from fedpref.models.backbone import Backbone
+    from fedpref.types import ClientRule, Population, Strategy
+
+__all__ = [
+    "backbone_from",
+    "check_config",
+    "federation_from",
+    "population_from",
+    "rule_from",
+    "strategy_from",
+    "supplied",
+]
+
+CHEAP = ("data", "partition", "split", "combine", "executor", "fleet", "limits")
+GIVEN = "fedpref.models.given.Given"
+FLOWER = "flwr."
+
+
+def check_config(config: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
+    """Check every key, value and target of a configuration; loads no data and no model.
+
+    Raises:
+        ConfigurationError: the first thing that is wrong.
+    """
+    for key, least in (("rounds", 1), ("seed", 0)):
+        if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < least:
+            raise ConfigurationError(f"{key}={config[key]!r:.80} must be an integer, at least {least}")
+    if config["cohort_size"] is not None and not isinstance(config["cohort_size"], int):
+        raise ConfigurationError(f"cohort_size={config['cohort_size']!r:.80} must be an integer or null")
+    for node, known in (("checkpoint", ("every", "keep")), ("evaluation", ("every",))):
+        for name, value in config[node].items():
+            if name not in known:
+                raise ConfigurationError(f"unknown option '{node}.{name}'; there are {', '.join(known)}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ConfigurationError(f"{node}.{name}={value!r:.80} must be an integer, at least 1")
+    allowed = (*ALLOWED, *allow)
+    for node in CHEAP:  # building them runs the checks of their classes too
+        build(config[node], node, allowed)
+    check(config["backbone"], "backbone", supplied(config["backbone"]), allowed)
+    check(config["client"], "client", ("backbone",), allowed)
+    strategy_from(config, allow)
+
+
+def federation_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Federation:
+    """The federation of a configuration.
+
+    Raises:
+        ConfigurationError: something is wrong, or two parts cannot work together.
+    """
+    check_config(config, allow)
+    from fedpref.federation.federation import Federation
+
+    allowed = (*ALLOWED, *allow)
+    strategy = strategy_from(config, allow)
+    executor, fleet, limits = (build(config[node], node, allowed) for node in ("executor", "fleet", "limits"))
+    population = population_from(config, allow)
+    return Federation(
+        population=population,
+        rule=rule_from(config, backbone_from(config, population, allow), allow),
+        strategy=strategy,
+        rounds=config["rounds"],
+        seed=config["seed"],
+        executor=executor,
+        fleet=fleet,
+        limits=limits,
+        evaluate_every=config["evaluation"]["every"],
+        checkpoint_every=config["checkpoint"]["every"],
+        checkpoint_keep=config["checkpoint"]["keep"],
+    )
+
+
+def strategy_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Strategy[Any]:
+    """The strategy; one of Flower's own is wrapped, unmodified."""
+    node = config["strategy"]
+    allowed = (*ALLOWED, *allow)
+    cls = resolve(node.get("_target_"), "strategy._target_", allowed)
+    strategy: Strategy[Any]
+    if not cls.__module__.startswith(FLOWER):
+        strategy = build(node, "strategy", allowed)
+        return strategy
+    from fedpref.flower.native import FlowerStrategy
+
+    # Options of the strategy that the command line replaced by a Flower class do not concern it.
+    ours = ("cohort_size", "combine", "inner")
+    options = {name: value for name, value in node.items() if name not in ours}
+    strategy = FlowerStrategy(build(options, "strategy", allowed), config["cohort_size"])
+    return strategy
+
+
+def population_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Population:
+    """The population: data, partition and split."""
+    allowed = (*ALLOWED, *allow)
+    source, partition, split = (build(config[node], node, allowed) for node in ("data", "partition", "split"))
+    from fedpref.data.assembly import pool, population
+    from fedpref.data.synthetic import Synthetic
+
+    result: Population
+    if isinstance(source, Synthetic):
+        from fedpref.data.partition import Natural, Pooled
+
+        if isinstance(partition, Pooled):
+            return pool(source.population(config["seed"]))
+        if not isinstance(partition, Natural):
+            raise ConfigurationError(
+                f"partition={type(partition).__name__} cannot deal out data=synthetic, whose people have "
+                "tastes of their own; use partition=natural or partition=pooled"
+            )
+        result = source.population(config["seed"])
+        return result
+    result = population(source.rows(), partition, split, config["seed"])
+    return result
+
+
+def backbone_from(config: Mapping[str, Any], population: Population, allow: Sequence[str] = ()) -> Backbone:
+    """The backbone; feature vectors in the data need none, so ``hashing``, the default, gives way.
+
+    Raises:
+        ConfigurationError: a text backbone was chosen for vectors, or the other way round.
+    """
+    from fedpref.models.given import Given
+
+    pairs = population.shards[0].pairs
+    node = config["backbone"]
+    allowed = (*ALLOWED, *allow)
+    cls = resolve(node.get("_target_"), "backbone._target_", allowed)
+    backbone: Backbone
+    if pairs.is_text:
+        if cls is Given:
+            raise ConfigurationError(
+                "backbone=given needs feature vectors, but the data holds text; "
+                "use backbone=hashing or backbone=minilm"
+            )
+        backbone = build(node, "backbone", allowed)
+        return backbone
+    is_default = node == {"_target_": "fedpref.models.hashing.Hashing"}
+    if cls is not Given and not is_default:
+        raise ConfigurationError(
+            f"backbone={cls.__name__} reads text, but the data holds feature vectors; leave backbone out, "
+            "or choose data.form=text"
+        )
+    return Given(dim=int(pairs.chosen.shape[1]))  # type: ignore[union-attr]
+
+
+def supplied(backbone: Mapping[str, Any]) -> Sequence[str]:
+    """Parameters of a backbone that the data decides: the dimension of given feature vectors."""
+    return ("dim",) if backbone.get("_target_") == GIVEN else ()
+
+
+def rule_from(config: Mapping[str, Any], backbone: Backbone, allow: Sequence[str] = ()) -> ClientRule:
+    """The client rule on its backbone."""
+    rule: ClientRule = build(config["client"], "client", (*ALLOWED, *allow), backbone=backbone)
+    return rule

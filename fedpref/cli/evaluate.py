@@ -1,0 +1,96 @@
+"""``fedpref eval RUN FILE``: a trained run on other preference rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedpref.errors import ConfigurationError, did_you_mean
+
+__all__ = ["as_text", "evaluate_run"]
+
+
+def evaluate_run(
+    directory: Path, file: Path, words: Sequence[str] = (), allow: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Accuracy of a run on the rows of a file.
+
+    People of the run, known by name, are served their own models; others are newcomers.
+
+    Args:
+        directory: the run.
+        file: preference rows.
+        words: ``data.OPTION=VALUE`` words for reading the file.
+        allow: further packages of classes.
+
+    Raises:
+        CheckpointError: the run has no valid checkpoint.
+        ConfigurationError: the file cannot be read as preference rows, or the run has no text backbone.
+    """
+    from omegaconf import OmegaConf
+
+    from fedpref.cli.build import backbone_from, rule_from, strategy_from
+    from fedpref.cli.compose import plain
+    from fedpref.cli.targets import build
+    from fedpref.data.assembly import held_out_people
+    from fedpref.evaluation.evaluate import evaluate
+    from fedpref.federation import checkpoint
+    from fedpref.federation.federation import restored_state
+    from fedpref.report.runs import read_run
+    from fedpref.seeds import generator
+    from fedpref.types import Population, Shard
+
+    run = read_run(directory.resolve())
+    config = plain(OmegaConf.create(run.config))
+    options = {"_target_": "fedpref.data.sources.PreferenceFile", "path": str(file), **_options(words)}
+    rows = build(options, "data").rows()
+    found, warnings = checkpoint.latest(run.path / "checkpoints")
+    names: Sequence[str] = found.tree["clients"]
+    people = held_out_people(rows, {name: client_id for client_id, name in enumerate(names)})
+    population = Population([Shard(0, "", people[0].pairs)] * len(people), people)
+    strategy = strategy_from(config, allow)
+    rule = rule_from(config, backbone_from(config, population, allow), allow)
+    result = evaluate(
+        rule, strategy, restored_state(strategy, found), population, generator(config["seed"], "eval")
+    )
+    return {
+        **result.aggregate,
+        "run": str(run.path),
+        "file": str(file),
+        "round": found.round,
+        "num_pairs": sum(user.num_pairs for user in result.users),
+        "known_clients": sum(user.client_id is not None for user in result.users),
+        "newcomers": sum(user.client_id is None for user in result.users),
+        "users": [user.as_row() for user in result.users],
+        "notes": [*rows.notes, *warnings],
+    }
+
+
+def as_text(result: Mapping[str, Any]) -> str:
+    """Key numbers as lines."""
+    interval = ""
+    if "pair_accuracy_low" in result:
+        interval = f" [{result['pair_accuracy_low']:.3f}, {result['pair_accuracy_high']:.3f}]"
+    lines = [
+        f"{result['file']}: {result['num_pairs']} pairs of {result['known_clients']} known clients "
+        f"and {result['newcomers']} newcomers, model of round {result['round']}",
+        f"  pair accuracy {result['pair_accuracy']:.3f}{interval}",
+        f"  user accuracy {result['user_accuracy']:.3f}   worst decile {result['worst_decile']:.3f}   "
+        f"loss {result['loss']:.3f} nats",
+    ]
+    return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"])])
+
+
+def _options(words: Sequence[str]) -> dict[str, Any]:
+    """``data.client_column=x`` as {"client_column": "x"}."""
+    from omegaconf import OmegaConf
+
+    for word in words:
+        if not word.startswith("data.") or "=" not in word:
+            mend = did_you_mean(f"data.{word.partition('=')[0]}", ["data.client_column", "data.bad_rows"])
+            raise ConfigurationError(f"'{word}' is not of the form data.OPTION=VALUE.{mend}")
+    container = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
+    assert isinstance(container, dict)
+    options: dict[str, Any] = container.get("data", {})
+    return options

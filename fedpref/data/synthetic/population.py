@@ -1,0 +1,198 @@
+"""The synthetic population: a recipe and a seed become shards, held-out pairs and the hidden truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpref.data.synthetic import cache
+from fedpref.data.synthetic.annotators import Annotator, draw_annotator, draw_directions
+from fedpref.data.synthetic.candidates import FORMS, Candidates, delta_covariance, draw_candidates
+from fedpref.data.synthetic.judging import Judgement, judge, margins
+from fedpref.data.synthetic.phrases import phrases
+from fedpref.data.synthetic.recipe import Recipe, resolve
+from fedpref.data.synthetic.storage import generator_version, pack, unpack
+from fedpref.data.synthetic.truth import SyntheticTruth
+from fedpref.errors import ConfigurationError, did_you_mean
+from fedpref.seeds import generator
+from fedpref.types import HeldOut, Pairs, Population, Shard
+
+__all__ = ["Synthetic"]
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """A source of populations whose truth is known.
+
+    Every parameter that is None keeps the value of the preset; ``Recipe`` says what each means.
+    What user i holds depends on the recipe, the seed and i, not on the number of users.
+
+    Attributes:
+        preset: "clusters", "homog", "conflict", "lowrank", "outlier", "unreliable", "cyclic",
+            "drift" or "tiny".
+        form: "text" is real text whose attributes are measured, "embedding" vectors of 64 numbers,
+            "attributes" the Gaussian attribute vectors themselves.
+        num_groups: that many groups of equal share, unless ``shares`` says which.
+        cache_dir: where written texts are kept; by default ``$FEDPREF_CACHE`` or ``~/.cache/fedpref``.
+
+    Raises:
+        ConfigurationError: an unknown preset or form, or a value out of range; names the key.
+    """
+
+    preset: str = "clusters"
+    form: str = "text"
+    num_clients: int | None = None
+    shares: Sequence[float] | None = None
+    num_groups: int | None = None
+    group_cosine: float | None = None
+    common_share: float | None = None
+    deviation_rank: int | None = None
+    deviation_scale: float | None = None
+    membership_alpha: float | None = None
+    beta: float | None = None
+    beta_spread: float | None = None
+    flips: float | None = None
+    adversaries: float | None = None
+    spammers: float | None = None
+    top_flips: float | None = None
+    position_bias: float | None = None
+    mean_pairs: float | None = None
+    pairs_spread: float | None = None
+    min_pairs: int | None = None
+    max_pairs: int | None = None
+    test_pairs: int | None = None
+    topic_alpha: float | None = None
+    candidates: str | None = None
+    cyclic_share: float | None = None
+    drift_rad: float | None = None
+    num_attributes: int | None = None
+    cache_dir: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ConfigurationError(
+                f"data.form={self.form} is unknown; choose from {', '.join(FORMS)}."
+                + did_you_mean(str(self.form), FORMS)
+            )
+        _ = self.recipe
+
+    @property
+    def recipe(self) -> Recipe:
+        """The preset with the given parameters put in."""
+        given = {field.name: getattr(self, field.name) for field in fields(Recipe)}
+        given["shares"] = _shares(self.shares, self.num_groups)
+        return resolve(self.preset, {key: value for key, value in given.items() if value is not None})
+
+    def population(self, seed: int) -> Population:
+        """Draw the population of a seed.
+
+        Raises:
+            StorageError: written texts cannot be kept in ``cache_dir``.
+        """
+        recipe = self.recipe
+        covariance = delta_covariance(self.form, recipe.candidates, recipe.num_attributes)
+        directions = draw_directions(recipe, seed)
+        num_topics = len(phrases().topics)
+        annotators = [
+            draw_annotator(recipe, directions, covariance, num_topics, seed, client)
+            for client in range(recipe.num_clients)
+        ]
+        drawn, notes = self._candidates(recipe, annotators, seed)
+        shards, held_out, training, testing = [], [], [], []
+        for client, annotator in enumerate(annotators):
+            name = f"user-{client:03d}"
+            for candidates, is_clean in zip(drawn[2 * client : 2 * client + 2], (False, True), strict=True):
+                part = "test" if is_clean else "train"
+                times = np.ones(len(candidates)) if is_clean else np.arange(len(candidates)) / len(candidates)
+                margin = margins(annotator, candidates, times, recipe.cyclic_share, covariance)
+                labels = generator(seed, "synthetic", "labels", part, client)
+                judgement = judge(annotator, candidates, margin, is_clean, recipe.top_flips, labels)
+                pairs = _visible(candidates, judgement, f"{name}/{part}")
+                if is_clean:
+                    held_out.append(HeldOut(name, client, pairs))
+                    testing.append(judgement)
+                else:
+                    shards.append(Shard(client, name, pairs))
+                    training.append(judgement)
+        truth = SyntheticTruth(directions, covariance, annotators, training, testing)
+        summary = (
+            f"Synthetic population {self.preset} in the form {self.form}, seed {seed}: "
+            f"{len(shards)} annotators, "
+            f"{sum(len(shard.pairs) for shard in shards)} training pairs, "
+            f"{sum(len(held.pairs) for held in held_out)} held-out pairs with clean labels."
+        )
+        return Population(shards, held_out, truth, (summary, *notes))
+
+    def _candidates(
+        self, recipe: Recipe, annotators: Sequence[Annotator], seed: int
+    ) -> tuple[list[Candidates], list[str]]:
+        """Training and held-out candidates of each annotator in turn, and notes.
+
+        Only texts are kept on disk: vectors are quicker to draw than to read.
+        """
+        if self.form != "text":
+            return _draw_all(self.form, recipe, annotators, seed), []
+        identity: dict[str, Any] = {"version": generator_version(), "seed": int(seed), **asdict(recipe)}
+        folder = Path(self.cache_dir) if self.cache_dir is not None else cache.default_cache_dir()
+        path = folder / "synthetic" / cache.entry_name(identity)
+        notes = []
+        if path.exists():
+            stored = cache.read(path)
+            if stored is not None:
+                return unpack(stored), []
+            notes.append(f"The cached texts {path.name} were damaged and have been written anew.")
+        drawn = _draw_all(self.form, recipe, annotators, seed)
+        cache.write(path, pack(drawn), identity)
+        return drawn, notes
+
+
+def _draw_all(form: str, recipe: Recipe, annotators: Sequence[Annotator], seed: int) -> list[Candidates]:
+    drawn = []
+    for client, annotator in enumerate(annotators):
+        for part, num_pairs in (("train", annotator.num_pairs), ("test", recipe.test_pairs)):
+            rng = generator(seed, "synthetic", "pairs", part, client)
+            topics = rng.choice(len(annotator.topic_weights), size=num_pairs, p=annotator.topic_weights)
+            drawn.append(draw_candidates(form, topics, recipe.candidates, recipe.num_attributes, seed, rng))
+    return drawn
+
+
+def _visible(candidates: Candidates, judgement: Judgement, prefix: str) -> Pairs:
+    """The pairs without what is hidden about them."""
+    names = [topic.name for topic in phrases().topics]
+    takes_first = judgement.takes_first
+    return Pairs(
+        prompts=candidates.prompts,
+        chosen=_pick(takes_first, candidates.first, candidates.second),
+        rejected=_pick(~takes_first, candidates.first, candidates.second),
+        pair_ids=tuple(f"{prefix}-{row:04d}" for row in range(len(candidates))),
+        topics=tuple(names[topic] for topic in candidates.topics.tolist()),
+    )
+
+
+def _pick(
+    takes_first: np.ndarray, first: Sequence[str] | np.ndarray, second: Sequence[str] | np.ndarray
+) -> Sequence[str] | np.ndarray:
+    if isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        return np.where(takes_first[:, None], first, second)
+    return tuple(a if take else b for take, a, b in zip(takes_first.tolist(), first, second, strict=True))
+
+
+def _shares(shares: Sequence[float] | None, num_groups: int | None) -> tuple[float, ...] | None:
+    """The shares that were asked for, or None if neither parameter was given."""
+    if shares is not None and isinstance(shares, str):
+        raise ConfigurationError(f"data.shares={shares} is not a list; write data.shares=[0.8,0.2]")
+    if num_groups is None:
+        return None if shares is None else tuple(shares)
+    if isinstance(num_groups, bool) or not isinstance(num_groups, int) or num_groups < 1:
+        raise ConfigurationError(f"data.num_groups={num_groups} must be a whole number, at least 1")
+    if shares is None:
+        return (1.0 / num_groups,) * num_groups
+    if len(shares) != num_groups:
+        raise ConfigurationError(
+            f"data.num_groups={num_groups}, but data.shares has {len(shares)} entries; leave one of them out"
+        )
+    return tuple(shares)

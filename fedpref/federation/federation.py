@@ -1,0 +1,315 @@
+"""A federation, and the one loop that runs it: round by round, evaluated, logged, resumable."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.evaluation.evaluate import Evaluation, evaluate
+from fedpref.federation import checkpoint
+from fedpref.federation.plain import from_plain, state_classes, to_plain
+from fedpref.flower.app import client_app
+from fedpref.flower.exchange import Exchange
+from fedpref.flower.rounds import RoundOutcome, Rounds, fresh_from
+from fedpref.flower.validation import ReplyLimits
+from fedpref.maths.weights import digest, norm
+from fedpref.report.rundir import RunDirectory
+from fedpref.seeds import generator
+from fedpref.simulation.executor import Executor
+from fedpref.simulation.fleet import Fleet, Uniform
+from fedpref.simulation.grid import VirtualGrid
+from fedpref.simulation.inline import Inline
+from fedpref.types import Arrival, ClientRule, Population, Strategy, Weights
+
+__all__ = ["Federation", "Result", "restored_state"]
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a federation learned.
+
+    Attributes:
+        summary: the final figures, as in ``summary.json``.
+        models: the strategy's models, by name.
+        evaluation: accuracy of every held-out set.
+        history: one record a round, as in ``metrics.jsonl``; rounds before a resume are in the file only.
+    """
+
+    summary: Mapping[str, Any]
+    models: Mapping[str, Weights]
+    evaluation: Evaluation
+    history: Sequence[Record]
+
+
+@dataclass(frozen=True, eq=False)
+class Federation:
+    """Everything that decides a run; two equal federations give equal bits.
+
+    Attributes:
+        population: shards, held-out pairs, hidden truth.
+        rule: how a client learns.
+        strategy: what the server does.
+        rounds: versions to reach.
+        seed: address of every random draw.
+        executor: where clients run.
+        fleet: how long devices and links take, in virtual time.
+        limits: what a reply may look like.
+        evaluate_every: versions between two evaluations.
+        checkpoint_every: versions between two checkpoints.
+        checkpoint_keep: newest checkpoints kept.
+
+    Raises:
+        ConfigurationError: a number makes no sense, or the population has no clients.
+    """
+
+    population: Population
+    rule: ClientRule
+    strategy: Strategy[Any]
+    rounds: int
+    seed: int = 0
+    executor: Executor = field(default_factory=Inline)
+    fleet: Fleet = field(default_factory=Uniform)
+    limits: ReplyLimits = field(default_factory=ReplyLimits)
+    evaluate_every: int = 1
+    checkpoint_every: int = 5
+    checkpoint_keep: int = 2
+
+    def __post_init__(self) -> None:
+        for name, key in (
+            ("rounds", "rounds"),
+            ("evaluate_every", "evaluation.every"),
+            ("checkpoint_every", "checkpoint.every"),
+            ("checkpoint_keep", "checkpoint.keep"),
+        ):
+            if getattr(self, name) < 1:
+                raise ConfigurationError(f"{key}={getattr(self, name)} must be at least 1")
+        if len(self.population.shards) == 0:
+            raise ConfigurationError("the population has no clients")
+        for shard in self.population.shards:
+            if len(shard.pairs) == 0:
+                raise ConfigurationError(
+                    f"client {shard.client_id} ({shard.name}) has no training pairs; "
+                    "leave it out, or give it pairs"
+                )
+
+    def grid(self) -> VirtualGrid:
+        """The clients behind a Flower grid in virtual time; a context manager that starts the executor."""
+        shards = self.population.shards
+        return VirtualGrid(client_app(self.rule, shards, self.seed), len(shards), self.executor, self.fleet)
+
+    def start(self, grid: VirtualGrid) -> Rounds:
+        """The federation before its first round."""
+        shards = self.population.shards
+        exchange = Exchange(grid, grid.nodes, self.seed, self.limits, [len(shard.pairs) for shard in shards])
+        fresh = fresh_from(self.rule, self.seed)
+        return Rounds(self.strategy, exchange, range(len(shards)), fresh, self.seed, self.rounds)
+
+    def run(
+        self,
+        directory: RunDirectory | None = None,
+        on_round: Callable[[Record], None] | None = None,
+        resume: bool = False,
+    ) -> Result:
+        """Run to the last round.
+
+        Args:
+            directory: where to log and to keep checkpoints; None keeps nothing on disk.
+            on_round: called with each round's record.
+            resume: go on from the newest valid checkpoint of ``directory``.
+
+        Raises:
+            FederationError: a round in which no client answered.
+            CheckpointError: nothing to resume from.
+            StorageError: the run directory cannot be written.
+        """
+        with self.grid() as grid:
+            return _Run(self, self.start(grid), directory, on_round).to_the_end(resume)
+
+
+def restored_state(strategy: Strategy[Any], found: checkpoint.Checkpoint) -> Any:
+    """The strategy's state in a checkpoint."""
+    arrays = _below("state/", found.arrays)
+    return from_plain(found.tree["state"], arrays, state_classes(strategy))
+
+
+class _Run:
+    """One run of a federation: the rounds, the clock on the wall, and where it is written."""
+
+    def __init__(
+        self,
+        federation: Federation,
+        rounds: Rounds,
+        directory: RunDirectory | None,
+        on_round: Callable[[Record], None] | None,
+    ) -> None:
+        self.federation = federation
+        self.rounds = rounds
+        self.directory = directory
+        self.on_round = on_round
+        self.history: list[Record] = []
+        self.counts = {"replies_ok": 0, "replies_failed": 0}
+        self.wall_before_s = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def wall_s(self) -> float:
+        """Wall seconds of the run, those before a resume included."""
+        return self.wall_before_s + time.monotonic() - self.started
+
+    def to_the_end(self, resume: bool) -> Result:
+        if resume:
+            self._restore()
+        else:
+            if self.directory is not None:
+                self.directory.write_notes(self.federation.population.notes)
+            self._log_round(0, 0, {}, self._evaluate())
+        evaluation: Evaluation | None = None
+        rounds, federation = self.rounds, self.federation
+        ok = failed = 0
+        while rounds.version < federation.rounds:
+            outcome = rounds.advance()
+            self._log_arrivals(rounds.version, outcome)
+            ok += sum(arrival.is_ok for arrival in outcome.arrivals)
+            failed += sum(not arrival.is_ok for arrival in outcome.arrivals)
+            if not outcome.fold.updated:
+                continue
+            is_last = rounds.version >= federation.rounds
+            evaluation = self._evaluate() if is_last or self._is_due(federation.evaluate_every) else None
+            self._log_round(ok, failed, outcome.fold.metrics, evaluation)
+            ok = failed = 0
+            if self.directory is not None and (is_last or self._is_due(federation.checkpoint_every)):
+                self._save()
+        return self._finish(evaluation or self._evaluate())
+
+    def _is_due(self, every: int) -> bool:
+        return self.rounds.version % every == 0
+
+    def _evaluate(self) -> Evaluation:
+        """Off the clock: it is the observer's work, not the federation's."""
+        federation, rounds = self.federation, self.rounds
+        rng = generator(federation.seed, "evaluation", rounds.version)
+        return evaluate(federation.rule, rounds.strategy, rounds.state, federation.population, rng)
+
+    # ---------------------------------------------------------------------------- logging
+
+    def _log_arrivals(self, round_: int, outcome: RoundOutcome) -> None:
+        rejected = {arrival.task.number for arrival in outcome.fold.rejected}
+        for arrival in outcome.arrivals:
+            is_ok = arrival.is_ok and arrival.task.number not in rejected
+            self.counts["replies_ok" if is_ok else "replies_failed"] += 1
+            if self.directory is None:
+                continue
+            self.directory.clients.append(_client_record(round_, arrival))
+            if not is_ok:
+                code = arrival.code if not arrival.is_ok else "refused_by_strategy"
+                event = {"kind": "reply", "round": round_, "client": arrival.task.client_id}
+                self.directory.events.append({**event, "code": code, "detail": arrival.detail})
+
+    def _log_round(
+        self, ok: int, failed: int, fold: Mapping[str, float], evaluation: Evaluation | None
+    ) -> None:
+        traffic = self.rounds.exchange.traffic
+        record: dict[str, Any] = {
+            "round": self.rounds.version,
+            "version": self.rounds.version,
+            "clock_s": self.rounds.exchange.clock_s,
+            "wall_s": self.wall_s,
+            "clients_ok": ok,
+            "clients_failed": failed,
+            "bytes_up": traffic.framed_up_bytes,
+            "bytes_down": traffic.framed_down_bytes,
+            "fold": {name: float(value) for name, value in fold.items()},
+        }
+        if evaluation is not None:
+            record["evaluation"] = dict(evaluation.aggregate)
+        self.history.append(record)
+        if self.directory is not None:
+            self.directory.metrics.append(record)
+            self.directory.set_status("running", round_number=self.rounds.version)
+        if self.on_round is not None:
+            self.on_round(record)
+
+    # ------------------------------------------------------------------------- checkpoints
+
+    def _save(self) -> None:
+        assert self.directory is not None
+        state_arrays: dict[str, np.ndarray] = {}
+        state = to_plain(self.rounds.state, state_arrays)
+        rounds, round_arrays = self.rounds.snapshot()
+        tree = {
+            "state": state,
+            "rounds": rounds,
+            "offsets": self.directory.offsets(),
+            "wall_s": self.wall_s,
+            "counts": self.counts,
+            "clients": [shard.name for shard in self.federation.population.shards],
+        }
+        arrays = {f"state/{name}": array for name, array in state_arrays.items()}
+        arrays |= {f"rounds/{name}": array for name, array in round_arrays.items()}
+        root = self.directory.path / "checkpoints"
+        checkpoint.save(root, self.rounds.version, tree, arrays, self.federation.checkpoint_keep)
+
+    def _restore(self) -> None:
+        assert self.directory is not None, "only a run with a directory can resume"
+        found, warnings = checkpoint.latest(self.directory.path / "checkpoints")
+        tree = found.tree
+        self.rounds.restore(
+            restored_state(self.federation.strategy, found), tree["rounds"], _below("rounds/", found.arrays)
+        )
+        self.directory.truncate_to(tree["offsets"])
+        self.counts = dict(tree["counts"])
+        self.wall_before_s = float(tree["wall_s"])
+        for warning in warnings:
+            self.directory.events.append({"kind": "checkpoint", "detail": warning})
+
+    # ------------------------------------------------------------------------------ result
+
+    def _finish(self, evaluation: Evaluation) -> Result:
+        models = self.federation.strategy.models(self.rounds.state)
+        traffic = self.rounds.exchange.traffic
+        summary = {
+            **evaluation.aggregate,
+            **self.counts,
+            "rounds": self.rounds.version,
+            "num_clients": len(self.federation.population),
+            "bytes_up": traffic.framed_up_bytes,
+            "bytes_down": traffic.framed_down_bytes,
+            "raw_bytes_up": traffic.raw_up_bytes,
+            "raw_bytes_down": traffic.raw_down_bytes,
+            "virtual_s": self.rounds.exchange.clock_s,
+            "wall_s": self.wall_s,
+            "weights_sha256": digest(models),
+        }
+        if self.directory is not None:
+            self.directory.write_result(summary, [user.as_row() for user in evaluation.users])
+        return Result(summary, models, evaluation, tuple(self.history))
+
+
+def _client_record(round_: int, arrival: Arrival) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "round": round_,
+        "client": arrival.task.client_id,
+        "task": arrival.task.number,
+        "code": arrival.code,
+        "bytes_down": arrival.bytes_down,
+        "bytes_up": arrival.bytes_up,
+        "sent_s": arrival.sent_s,
+        "arrived_s": arrival.arrived_s,
+        "staleness": arrival.staleness,
+    }
+    if arrival.update is not None:
+        record |= {"num_pairs": arrival.update.num_pairs, "norm": norm(arrival.update.delta)}
+        record |= {name: float(value) for name, value in arrival.update.metrics.items()}
+    return record
+
+
+def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays whose name begins with ``prefix``, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

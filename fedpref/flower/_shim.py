@@ -1,0 +1,99 @@
+"""The only file that knows Flower's internals; a new Flower version is mended here.
+
+Public Flower (``flwr.app``, ``flwr.clientapp``, ``flwr.serverapp``) suffices for apps that Flower itself
+runs. Running them ourselves takes five internal things: the process's task identity, which the
+constructor of ``Message`` reads; message ids, which have no setter; the ``Run`` record in the signature
+of ``Grid``; the protobuf form of messages; and Flower's own console handler.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+# Before the first import of Flower: nothing that fedpref starts phones home.
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
+
+with warnings.catch_warnings():
+    # Flower's own imports use deprecated names of click; no reader of ours can mend that.
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from flwr.app import Message, RecordDict
+    from flwr.common.serde import (
+        message_from_proto,
+        message_to_proto,
+        recorddict_from_proto,
+        recorddict_to_proto,
+    )
+    from flwr.proto.message_pb2 import Message as ProtoMessage
+    from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+    from flwr.serverapp import Grid, strategy
+    from flwr.supercore.logger import FLOWER_LOGGER, console_handler
+    from flwr.supercore.run import Run
+    from flwr.supercore.task_identity import TaskIdentity
+
+__all__ = [
+    "Grid",
+    "Run",
+    "adopt_process",
+    "empty_run",
+    "framed_bytes",
+    "message_from_bytes",
+    "message_to_bytes",
+    "records_from_bytes",
+    "records_to_bytes",
+    "stamp",
+    "strategy",
+]
+
+_RUN_ID = _TASK_ID = _NODE_ID = 1
+
+
+def adopt_process() -> None:
+    """Make this process able to build messages, and let Flower's log lines appear once.
+
+    Inside a Flower runtime the identity is set already and stays.
+    """
+    if TaskIdentity._run_id is None:
+        TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = _RUN_ID, _TASK_ID, _NODE_ID
+        # Flower prints each line itself and passes it on to the root logger too.
+        FLOWER_LOGGER.removeHandler(console_handler)
+        FLOWER_LOGGER.setLevel(os.environ.get("FLWR_LOG_LEVEL", logging.getLevelName(logging.WARNING)))
+
+
+def empty_run() -> Run:
+    """The run record of a run that no SuperLink knows."""
+    return Run.create_empty(_RUN_ID)
+
+
+def stamp(message: Message, message_id: str) -> Message:
+    """Give a message its id, as a SuperLink would on push."""
+    message.metadata.__dict__["_message_id"] = message_id
+    return message
+
+
+def framed_bytes(message: Message) -> int:
+    """Size of the whole serialised message in bytes, frames and names included."""
+    return int(message_to_proto(message).ByteSize())
+
+
+def message_to_bytes(message: Message) -> bytes:
+    """The message in Flower's protobuf form."""
+    return bytes(message_to_proto(message).SerializeToString(deterministic=True))
+
+
+def message_from_bytes(data: bytes) -> Message:
+    """Inverse of :func:`message_to_bytes`."""
+    return message_from_proto(ProtoMessage.FromString(data))
+
+
+def records_to_bytes(records: RecordDict) -> bytes:
+    """Records, such as a client's state, in Flower's protobuf form."""
+    return bytes(recorddict_to_proto(records).SerializeToString(deterministic=True))
+
+
+def records_from_bytes(data: bytes) -> RecordDict:
+    """Inverse of :func:`records_to_bytes`."""
+    return recorddict_from_proto(ProtoRecordDict.FromString(data))

@@ -1,0 +1,333 @@
+"""The exchange: tasks go out as messages, answers come back validated, failures come back with a code.
+
+It keeps what lies between two rounds: the tasks in flight (at most one a client), the number of each
+client's last accepted task, and the byte counts. Time passes in :meth:`Exchange.run` and nowhere else.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Message
+
+from fedpref.errors import ConfigurationError
+from fedpref.flower import _shim, wire
+from fedpref.flower.timed import Snapshot, TimedGrid
+from fedpref.flower.validation import Rejection, ReplyLimits, validate_reply
+from fedpref.types import OK, Arrival, ClientId, Task, Update, Wait
+
+__all__ = ["EXPIRED", "FAILED", "LOST", "Exchange", "Traffic"]
+
+EXPIRED = "expired"
+FAILED = "client_failed"
+LOST = "lost"
+
+# Flower's error codes for a message or reply that went astray; all others are failures of the client.
+_LOST_CODES = frozenset({3, 4, 5})
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes so far: ``raw`` is tensor data, ``framed`` the serialised messages that carry it."""
+
+    raw_down_bytes: int = 0
+    raw_up_bytes: int = 0
+    framed_down_bytes: int = 0
+    framed_up_bytes: int = 0
+
+    def plus(self, **more: int) -> Traffic:
+        """The sum with ``more``."""
+        return Traffic(**{name: getattr(self, name) + more.get(name, 0) for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True, eq=False)
+class _Open:
+    """A task in flight."""
+
+    task: Task
+    sent_s: float
+    bytes_down: int
+
+
+@dataclass
+class _Books:
+    """What the exchange remembers, all of it plain data."""
+
+    open: dict[str, _Open] = field(default_factory=dict)
+    closed: dict[str, str] = field(default_factory=dict)
+    acknowledged: dict[ClientId, int] = field(default_factory=dict)
+    traffic: Traffic = Traffic()
+    refused: Counter[str] = field(default_factory=Counter)
+
+
+class Exchange:
+    """Runs tasks over a grid.
+
+    Attributes:
+        grid: where the messages go.
+        nodes: Flower's address of client i.
+        seed: the run's seed, sent with every task.
+        limits: what no honest reply exceeds.
+        shard_pairs: the server's own knowledge of each client's shard size; None where it has none.
+        patience_s: the longest that any task may take, on the grid's clock.
+    """
+
+    def __init__(
+        self,
+        grid: TimedGrid,
+        nodes: Sequence[int],
+        seed: int,
+        limits: ReplyLimits = ReplyLimits(),
+        shard_pairs: Sequence[int] | None = None,
+        patience_s: float = math.inf,
+    ) -> None:
+        if len(set(nodes)) != len(nodes):
+            raise ConfigurationError("two clients share one node id")
+        self.grid = grid
+        self.nodes = tuple(nodes)
+        self.seed = seed
+        self.limits = limits
+        self.shard_pairs = shard_pairs
+        self.patience_s = patience_s
+        self._books = _Books()
+        _shim.adopt_process()
+
+    # ------------------------------------------------------------------------------ what is
+
+    @property
+    def clock_s(self) -> float:
+        """Now, on the grid's clock."""
+        return self.grid.clock_s
+
+    @property
+    def num_in_flight(self) -> int:
+        """Tasks without an end yet."""
+        return len(self._books.open)
+
+    @property
+    def traffic(self) -> Traffic:
+        """Bytes sent and received so far."""
+        return self._books.traffic
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Replies that belonged to no open task, counted by code: duplicate, expired, unknown_message …"""
+        return dict(self._books.refused)
+
+    def idle(self, clients: Sequence[ClientId]) -> list[ClientId]:
+        """Those of ``clients`` that are online and without a task, in ascending order."""
+        online = set(self.grid.get_node_ids())
+        busy = {entry.task.client_id for entry in self._books.open.values()}
+        return [client for client in sorted(clients) if self.nodes[client] in online and client not in busy]
+
+    # ------------------------------------------------------------------------------ a round
+
+    def run(self, tasks: Sequence[Task], wait: Wait, version: int) -> list[Arrival]:
+        """Send tasks, let time pass as ``wait`` says, and return the arrivals in task-number order.
+
+        Args:
+            tasks: numbered tasks, for idle clients only.
+            wait: when to stop; expired tasks do not count towards ``wait.count``.
+            version: server updates so far, from which staleness is counted.
+
+        Raises:
+            ConfigurationError: a task for a client that is unknown or still at work, or weights that
+                cannot travel.
+        """
+        arrivals = self._send(tasks, version)
+        while self._books.open and sum(arrival.code != EXPIRED for arrival in arrivals) < wait.count:
+            deadline_s = min(entry.task.expires_s for entry in self._books.open.values())
+            until_s = min(wait.until_s, deadline_s)
+            replies = self.grid.next_arrivals(list(self._books.open), until_s)
+            for reply in replies:
+                arrivals += self._receive(reply, version)
+            arrivals += self._expire(version)
+            if not replies and self.clock_s < until_s:  # time stands still: nothing will ever come
+                arrivals += self._give_up(self._books.open, LOST, "no answer will come", version)
+            if self.clock_s >= wait.until_s:
+                break
+        return sorted(arrivals, key=lambda arrival: arrival.task.number)
+
+    def _send(self, tasks: Sequence[Task], version: int) -> list[Arrival]:
+        books, now_s = self._books, self.clock_s
+        busy = {entry.task.client_id for entry in books.open.values()}
+        packed: dict[int, wire.Packed] = {}
+        messages, entries = [], []
+        for task in tasks:
+            if not 0 <= task.client_id < len(self.nodes):
+                raise ConfigurationError(
+                    f"a task is planned for client {task.client_id} of {len(self.nodes)} clients"
+                )
+            if task.client_id in busy:
+                raise ConfigurationError(
+                    f"two tasks are planned for client {task.client_id}: choose from `idle`"
+                )
+            busy.add(task.client_id)
+            key = id(task.weights)
+            packed[key] = packed[key] if key in packed else wire.pack(task.weights)
+            message = wire.send(
+                task,
+                packed[key],
+                self.nodes[task.client_id],
+                self.seed,
+                books.acknowledged.get(task.client_id, wire.NOT_ACKNOWLEDGED),
+            )
+            expires_s = min(task.expires_s, now_s + self.patience_s)
+            raw = wire.raw_bytes(message.content)
+            books.traffic = books.traffic.plus(
+                raw_down_bytes=raw, framed_down_bytes=_shim.framed_bytes(message)
+            )
+            messages.append(message)
+            entries.append(_Open(_expiring(task, expires_s), now_s, raw))
+        unsent = []
+        for entry, message_id in zip(entries, self.grid.send(messages), strict=True):
+            if message_id is None:
+                unsent.append(self._arrival(entry, Rejection(LOST, "the message could not be sent"), version))
+            else:
+                books.open[message_id] = entry
+        return unsent
+
+    def _receive(self, reply: Message, version: int) -> list[Arrival]:
+        """The arrival of a reply; none for a reply that belongs to no open task."""
+        books = self._books
+        message_id = reply.metadata.reply_to_message_id
+        entry = books.open.get(message_id)
+        if entry is None:
+            books.refused[books.closed.get(message_id, "unknown_message")] += 1
+            return []
+        if reply.metadata.src_node_id != self.nodes[entry.task.client_id]:
+            books.refused["wrong_sender"] += 1
+            return []
+        self._close(message_id, "duplicate")
+        bytes_up = wire.raw_bytes(reply.content) if reply.has_content() else 0
+        books.traffic = books.traffic.plus(
+            raw_up_bytes=bytes_up, framed_up_bytes=_shim.framed_bytes(reply)
+        )
+        outcome = self._judge(reply, entry.task)
+        if isinstance(outcome, Update):
+            books.acknowledged[entry.task.client_id] = entry.task.number
+        return [self._arrival(entry, outcome, version, bytes_up)]
+
+    def _judge(self, reply: Message, task: Task) -> Update | Rejection:
+        if reply.has_error():
+            code = LOST if reply.error.code in _LOST_CODES else FAILED
+            return Rejection(code, reply.error.reason or f"Flower error {reply.error.code}")
+        known = self.shard_pairs[task.client_id] if self.shard_pairs is not None else None
+        return validate_reply(reply, task, self.limits, known)
+
+    def _expire(self, version: int) -> list[Arrival]:
+        """Give up the tasks whose time is over."""
+        over = {key: e for key, e in self._books.open.items() if e.task.expires_s <= self.clock_s}
+        return self._give_up(over, EXPIRED, "no answer before the task expired", version)
+
+    def _give_up(
+        self, entries: Mapping[str, _Open], code: str, reason: str, version: int
+    ) -> list[Arrival]:
+        entries = dict(entries)
+        self.grid.forget(entries)
+        for message_id in entries:
+            self._close(message_id, code)
+        return [self._arrival(entry, Rejection(code, reason), version) for entry in entries.values()]
+
+    def _close(self, message_id: str, code_of_another: str) -> None:
+        """End a task; remember for a while what another reply to it would be."""
+        del self._books.open[message_id]
+        self._books.closed[message_id] = code_of_another
+        while len(self._books.closed) > 4 * len(self.nodes):
+            del self._books.closed[next(iter(self._books.closed))]
+
+    def _arrival(
+        self, entry: _Open, outcome: Update | Rejection, version: int, bytes_up: int = 0
+    ) -> Arrival:
+        accepted = isinstance(outcome, Update)
+        return Arrival(
+            task=entry.task,
+            update=outcome if accepted else None,
+            code=OK if accepted else outcome.code,
+            staleness=version - entry.task.version,
+            sent_s=entry.sent_s,
+            arrived_s=self.clock_s,
+            detail="" if accepted else outcome.detail,
+            bytes_down=entry.bytes_down,
+            bytes_up=bytes_up,
+        )
+
+    # --------------------------------------------------------------------------- checkpoint
+
+    def snapshot(self) -> Snapshot:
+        """Books and grid, work in flight included."""
+        books = self._books
+        grid_tree, grid_arrays = self.grid.snapshot()
+        arrays = {f"grid/{name}": array for name, array in grid_arrays.items()}
+        sent: dict[int, int] = {}
+        entries = []
+        for message_id, entry in books.open.items():
+            task = entry.task
+            index = sent.setdefault(id(task.weights), len(sent))
+            arrays.update({f"sent/{index}/{key}": array for key, array in task.weights.items()})
+            entries.append(
+                {
+                    "message": message_id,
+                    "client": task.client_id,
+                    "weights": {key: f"sent/{index}/{key}" for key in task.weights},
+                    "kind": task.kind,
+                    "settings": dict(task.settings),
+                    "reply": None if task.reply is None else wire.manifest_of(task.reply),
+                    "expires_s": _finite_or_none(task.expires_s),
+                    "number": task.number,
+                    "version": task.version,
+                    "sent_s": entry.sent_s,
+                    "bytes_down": entry.bytes_down,
+                }
+            )
+        tree = {
+            "grid": grid_tree,
+            "open": entries,
+            "closed": dict(books.closed),
+            "acknowledged": {str(client): number for client, number in books.acknowledged.items()},
+            "traffic": {name: getattr(books.traffic, name) for name in Traffic.__dataclass_fields__},
+            "refused": dict(books.refused),
+        }
+        return tree, arrays
+
+    def restore(self, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Inverse of :meth:`snapshot`."""
+        grid_arrays = {key.removeprefix("grid/"): a for key, a in arrays.items() if key.startswith("grid/")}
+        self.grid.restore(tree["grid"], grid_arrays)
+        shared: dict[str, dict[str, np.ndarray]] = {}
+        open_tasks = {}
+        for entry in tree["open"]:
+            names = entry["weights"]
+            weights = shared.setdefault(repr(names), {key: arrays[name] for key, name in names.items()})
+            task = Task(
+                client_id=entry["client"],
+                weights=weights,
+                kind=entry["kind"],
+                settings=entry["settings"],
+                reply=None if entry["reply"] is None else wire.schema_from(entry["reply"]),
+                expires_s=math.inf if entry["expires_s"] is None else entry["expires_s"],
+                number=entry["number"],
+                version=entry["version"],
+            )
+            open_tasks[entry["message"]] = _Open(task, entry["sent_s"], entry["bytes_down"])
+        self._books = _Books(
+            open=open_tasks,
+            closed=dict(tree["closed"]),
+            acknowledged={int(client): number for client, number in tree["acknowledged"].items()},
+            traffic=Traffic(**tree["traffic"]),
+            refused=Counter(tree["refused"]),
+        )
+
+
+def _expiring(task: Task, expires_s: float) -> Task:
+    return task if expires_s == task.expires_s else dataclasses.replace(task, expires_s=expires_s)
+
+
+def _finite_or_none(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,135 @@
+"""Adapters that load elsewhere: a folder that PEFT reads without fedpref, and proof that it says the same.
+
+The folder holds ``adapter_config.json`` with base model and revision, ``adapter_model.safetensors``, the
+tokenizer, ``README.md``, ``fedpref.json``, and ``reference.json`` with pairs of texts and the logits that
+the server's model gives them, one text at a time on one thread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.lora import Lora, LoraModel, lora_model
+from fedpref.models.text import join
+from fedpref.models.transformer import Checkpoint, load_tokenizer
+from fedpref.types import Pairs, Weights
+
+__all__ = ["export_adapter", "load_adapter", "reference_logits"]
+
+NUM_REFERENCE_PAIRS = 8
+
+_README = """---
+library_name: peft
+base_model: {model}
+pipeline_tag: text-classification
+tags: [reward-model, lora, fedpref]
+---
+
+# A LoRA reward model, trained by federated preference learning
+
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    base = AutoModelForSequenceClassification.from_pretrained({model!r}, num_labels=1{revision})
+    model = PeftModel.from_pretrained(base, "this folder").eval()
+
+The logit of `prompt + "\\n\\n" + response` (at most {max_tokens} tokens) is its reward; only differences of
+two rewards for one prompt mean anything. `reference.json` has pairs and their logits, to check a copy.
+"""
+
+
+def export_adapter(folder: Path, checkpoint: Checkpoint, lora: Lora, weights: Weights, pairs: Pairs) -> None:
+    """Write an adapter.
+
+    Args:
+        folder: where; made if absent.
+        checkpoint: the frozen model.
+        lora: where the low-rank weights sit.
+        weights: what to write.
+        pairs: the first 8 give the reference logits.
+
+    Raises:
+        ConfigurationError: the weights do not fit, or the name of the folder contains "lora", which
+            PEFT would take for a part of a key.
+    """
+    if "lora" in folder.name:
+        raise ConfigurationError(
+            f"adapter '{folder.name}': the name may not contain 'lora' (PEFT issue 2699)"
+        )
+    model = lora_model(checkpoint, lora)
+    model.load(weights)
+    model.peft.save_pretrained(folder)
+    tokenizer = load_tokenizer(checkpoint)
+    tokenizer.save_pretrained(folder)
+    some = pairs.take(range(min(NUM_REFERENCE_PAIRS, len(pairs))))
+    texts = [
+        [join(prompt, response) for response in sides]
+        for prompt, *sides in zip(some.prompts, some.chosen, some.rejected, strict=True)
+    ]
+    reference = {
+        "texts": texts,
+        "logits": [reference_logits(model.peft, tokenizer, row, checkpoint.max_tokens) for row in texts],
+        "max_tokens": checkpoint.max_tokens,
+        "threads": 1,
+    }
+    facts = {
+        "base_model": checkpoint.model,
+        "revision": checkpoint.revision,
+        "max_tokens": checkpoint.max_tokens,
+        "template": "{prompt}\n\n{response}",
+        "pad_token_id": tokenizer.pad_token_id,
+        "keys": sorted(weights),
+    }
+    _write_json(folder / "reference.json", reference)
+    _write_json(folder / "fedpref.json", facts)
+    revision = f", revision={checkpoint.revision!r}" if checkpoint.revision else ""
+    (folder / "README.md").write_text(
+        _README.format(model=checkpoint.model, revision=revision, max_tokens=checkpoint.max_tokens)
+    )
+
+
+def load_adapter(folder: Path, checkpoint: Checkpoint, lora: Lora) -> LoraModel:
+    """The model of this process with an exported adapter loaded.
+
+    Raises:
+        ConfigurationError: the file is absent, or keys, those of the head above all, are missing.
+    """
+    from safetensors.torch import load_file
+
+    path = folder / "adapter_model.safetensors"
+    if not path.is_file():
+        raise ConfigurationError(f"adapter {folder}: adapter_model.safetensors is absent")
+    model = lora_model(checkpoint, lora)
+    found = load_file(path)
+    missing = sorted(model.trainable.keys() - found.keys())
+    if missing:
+        raise ConfigurationError(
+            f"adapter {folder}: {', '.join(missing[:3])} is missing; a reward model without its head is "
+            "noise, export it again with the head in modules_to_save"
+        )
+    model.load({key: found[key].numpy() for key in model.trainable})
+    return model
+
+
+def reference_logits(model: Any, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> list[float]:
+    """Logit of each text, alone and on one thread, so that another process can repeat every bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.no_grad():
+            batches = [
+                tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt") for text in texts
+            ]
+            return [float(model(**batch.to(model.device)).logits[0, 0]) for batch in batches]
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,209 @@
+"""A reward model with LoRA in its last layers, through PEFT: what is trained, what travels, what it says."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.cache import ActivationCache, recall
+from fedpref.models.split import capture, injected, layer_list
+from fedpref.models.transformer import Checkpoint, encode, load_model, load_tokenizer
+from fedpref.types import Weights
+
+__all__ = ["Lora", "LoraModel", "lora_model"]
+
+_HEADS = ("score", "classifier")
+
+
+@dataclass(frozen=True)
+class Lora:
+    """Where the low-rank weights sit.
+
+    Attributes:
+        rank: inner dimension of the product BA.
+        alpha: the product is scaled by alpha / rank.
+        dropout: on the input of A, in training only.
+        target_modules: names of linear layers; empty means PEFT's choice for the architecture.
+        last_layers: how many layers, from the top, have LoRA.
+
+    Source: Hu et al. 2021, arXiv:2106.09685.
+    """
+
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    last_layers: int = 2
+
+
+@lru_cache(maxsize=2)
+def lora_model(checkpoint: Checkpoint, lora: Lora) -> LoraModel:
+    """The model of this process for these options; built once."""
+    return LoraModel(checkpoint, lora)
+
+
+class LoraModel:
+    """A PEFT model that lives in one process; whoever uses it loads weights first.
+
+    Keys of the weights are those of PEFT's own state dict, so an adapter is these weights in a file. The
+    head's bias, where the architecture has one, cancels in every margin: it stays zero, untrained, unsent.
+
+    Attributes:
+        peft: the PEFT model, in evaluation mode.
+        trainable: the parameters by key, A, B and the head.
+
+    Raises:
+        ConfigurationError: more layers than the model has, or target modules that it lacks.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, lora: Lora) -> None:
+        self._checkpoint, self._lora = checkpoint, lora
+        base = load_model(checkpoint, reward=True)
+        count = int(base.config.num_hidden_layers)
+        if not 1 <= lora.last_layers <= count:
+            raise ConfigurationError(
+                f"client.last_layers: {lora.last_layers} must be from 1 to {count}, the model's layers"
+            )
+        self._first = count - lora.last_layers
+        self._layers = layer_list(base, count)
+        self.peft = _with_lora(base, checkpoint, lora, range(self._first, count))
+        self.trainable = _trainable(self.peft)
+
+    def flops_per_token(self, use_cache: bool) -> int:
+        """Operations of a training step per token: two a weight forward, two a trainable layer's back."""
+        sizes = [sum(p.numel() for p in layer.parameters()) for layer in self._layers]
+        suffix = sum(sizes[self._first :])
+        return 2 * (suffix if use_cache else sum(sizes)) + 2 * suffix
+
+    def fresh(self, rng: np.random.Generator, head_std: float) -> dict[str, np.ndarray]:
+        """Initial weights: A as in PEFT (uniform, He), B zero, the head Gaussian; float32."""
+        weights = {}
+        for key, parameter in self.trainable.items():
+            shape = tuple(parameter.shape)
+            if "lora_A" in key:
+                bound = 1 / math.sqrt(shape[1])
+                weights[key] = rng.uniform(-bound, bound, shape).astype(np.float32)
+            elif "lora_B" in key:
+                weights[key] = np.zeros(shape, np.float32)
+            else:
+                weights[key] = (head_std * rng.standard_normal(shape)).astype(np.float32)
+        return weights
+
+    def load(self, weights: Weights) -> None:
+        """Copy weights into the model.
+
+        Raises:
+            ConfigurationError: keys or shapes are not this model's.
+        """
+        expected = {key: tuple(parameter.shape) for key, parameter in self.trainable.items()}
+        found = {key: tuple(array.shape) for key, array in weights.items()}
+        if found != expected:
+            wrong = sorted(
+                key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
+            )
+            raise ConfigurationError(f"client: these weights do not fit the model: {', '.join(wrong[:3])}")
+        with torch.no_grad():
+            for key, parameter in self.trainable.items():
+                parameter.copy_(torch.from_numpy(np.array(weights[key], dtype=np.float32)))
+
+    def weights(self) -> dict[str, np.ndarray]:
+        """A copy of the weights, float32."""
+        return {key: p.detach().cpu().numpy().copy() for key, p in self.trainable.items()}
+
+    def train_dropout(self, active: bool) -> None:
+        """Switch LoRA's dropout; that of the frozen model stays off."""
+        for name, module in self.peft.named_modules():
+            if "lora_dropout" in name:
+                module.train(active)
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Token ids of every distinct text."""
+        checkpoint = self._checkpoint
+        return recall(f"tokens-{checkpoint.fingerprint}", texts, lambda text: encode(checkpoint, text))
+
+    def states(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Hidden states of every distinct text as they enter the first trainable layer, from the cache."""
+        tokens = self.tokens(texts)
+
+        def compute(text: str) -> np.ndarray:
+            ids = torch.from_numpy(tokens[text]).to(self.peft.device)
+            return capture(self.peft, self._layers[self._first], ids)
+
+        name = f"states-{self._checkpoint.fingerprint}-{self._first}"
+        return ActivationCache(name).recall(texts, compute)
+
+    def rewards(self, texts: Sequence[str], use_cache: bool = True) -> torch.Tensor:
+        """Reward of each text, shape (num_texts,), differentiable.
+
+        Args:
+            texts: prompt and response joined; one forward pass, padded on the right.
+            use_cache: run the trainable layers only, from cached activations; else the whole model.
+        """
+        tokens = self.tokens(texts)
+        pad = load_tokenizer(self._checkpoint).pad_token_id
+        ids = _padded([tokens[text] for text in texts], pad).to(self.peft.device)
+        mask = _padded([np.ones_like(tokens[text]) for text in texts], 0).to(self.peft.device)
+        if use_cache:
+            cached = self.states(texts)
+            states = _padded([cached[text] for text in texts], 0.0).to(self.peft.device)
+            with injected(self._layers[: self._first], self._layers[self._first], states):
+                logits = self.peft(input_ids=ids, attention_mask=mask).logits
+        else:
+            logits = self.peft(input_ids=ids, attention_mask=mask).logits
+        rewards: torch.Tensor = logits[:, 0]
+        return rewards
+
+
+def _padded(rows: Sequence[np.ndarray], value: float) -> torch.Tensor:
+    length = max(len(row) for row in rows)
+    padded = np.full((len(rows), length, *rows[0].shape[1:]), value, dtype=rows[0].dtype)
+    for row, target in zip(rows, padded, strict=True):
+        target[: len(row)] = row
+    return torch.from_numpy(padded)
+
+
+def _with_lora(base: Any, checkpoint: Checkpoint, lora: Lora, layers: Sequence[int]) -> Any:
+    from peft import LoraConfig, TaskType, get_peft_model
+
+    head = next(name for name in _HEADS if hasattr(base, name))
+    config = LoraConfig(
+        task_type=TaskType.SEQ_CLS,
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules) or None,
+        layers_to_transform=list(layers),
+        modules_to_save=[head],
+        base_model_name_or_path=checkpoint.model,
+        revision=checkpoint.revision,
+    )
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+            model = get_peft_model(base, config)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"client.target_modules: {list(lora.target_modules)} does not fit '{checkpoint.model}': {error}"
+        ) from error
+    return model.eval()
+
+
+def _trainable(model: Any) -> Mapping[str, torch.nn.Parameter]:
+    found = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if name.endswith("bias"):
+            parameter.requires_grad_(False)
+            parameter.data.zero_()
+            continue
+        found[name.replace(".modules_to_save.default", "").replace(".default", "")] = parameter
+    return dict(sorted(found.items()))

@@ -1,0 +1,48 @@
+"""What the local objectives share: the settings of a task, the loss to report, checks of options."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.objectives.margin import mean_loss
+from fedpref.types import Settings
+
+__all__ = ["reported_loss", "require", "steps_and_mu"]
+
+
+def require(holds: bool, key: str, value: object, must: str) -> None:
+    """Check an option of a client rule.
+
+    Raises:
+        ConfigurationError: it does not hold.
+    """
+    if not holds:
+        raise ConfigurationError(f"client.{key}: {value} must be {must}")
+
+
+def steps_and_mu(settings: Settings, local_steps: int, lr: float) -> tuple[int, float]:
+    """Local steps and weight of the proximal term for a task.
+
+    Args:
+        settings: of the task; ``local_steps`` and ``proximal_mu`` are read.
+        local_steps: the rule's own number, where the settings have none.
+        lr: the rule's step size.
+
+    Raises:
+        ConfigurationError: negative steps, or a ``mu`` for which gradient steps on the proximal term diverge.
+    """
+    steps, mu = int(settings.get("local_steps", local_steps)), float(settings.get("proximal_mu", 0.0))
+    if steps < 0:
+        raise ConfigurationError(f"local_steps: {steps} must be at least 0")
+    if not 0 <= mu * lr < 2:
+        raise ConfigurationError(
+            f"strategy.mu: {mu} with client.lr {lr} must satisfy 0 <= mu * lr < 2, or local steps diverge"
+        )
+    return steps, mu
+
+
+def reported_loss(name: str, margins: np.ndarray) -> dict[str, float]:
+    """The mean loss over finite margins, under a name; no entry where there is none."""
+    finite = margins[np.isfinite(margins)]
+    return {name: mean_loss(finite)} if len(finite) else {}

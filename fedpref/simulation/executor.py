@@ -1,0 +1,96 @@
+"""Where client code runs: the contract of all executors, and the one way to run a job.
+
+All executors give equal bytes: a job depends on its message and context only, client code runs with one
+torch thread (other thread counts may change the last bits of a sum), and results keep the order of jobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+__all__ = ["CRASHED", "RAISED", "Executor", "Job", "Workers", "attempt", "one_torch_thread"]
+
+Job = tuple[Message, Context]
+"""A message and the context of the client that answers it; done, the reply and the new context."""
+
+RAISED = 2
+"""Flower's error code of a client app that raised."""
+
+CRASHED = 8
+"""Flower's error code of a client app whose process died."""
+
+
+class Workers(Protocol):
+    """A started executor."""
+
+    def run(self, jobs: Sequence[Job]) -> list[Job]:
+        """Answer all messages; reply i belongs to job i. A client's failure is an error reply."""
+        ...
+
+    def close(self) -> None:
+        """Free everything that was started. Closing twice is fine."""
+        ...
+
+
+class Executor(Protocol):
+    """A frozen dataclass of settings that can start workers."""
+
+    def start(self, app: ClientApp) -> Workers:
+        """Workers for ``app``."""
+        ...
+
+
+def attempt(app: ClientApp, message: Message, context: Context, strict: bool = False) -> Job:
+    """Run one job on copies; a client that raises gets an error reply and keeps its old context.
+
+    Args:
+        app: the client app.
+        message: what it answers.
+        context: of its node.
+        strict: let the client's exception through, for debugging.
+    """
+    trial = copy.copy(context)
+    trial.state = _copied(context.state)
+    try:
+        reply = app(_copied_message(message), trial)
+        if not isinstance(reply, Message):
+            raise TypeError(f"the client app returned {type(reply).__name__}, not a Message")
+    except Exception:  # whatever a client raises is its own failure and must not end the federation
+        if strict:
+            raise
+        return Message(Error(RAISED, traceback.format_exc(limit=-3)), reply_to=message), context
+    return _copied_message(reply), trial
+
+
+@contextlib.contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """One torch thread inside the block, if torch is there at all."""
+    torch = sys.modules.get("torch")
+    num_threads = torch.get_num_threads() if torch else 1
+    if torch:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if torch:
+            torch.set_num_threads(num_threads)
+
+
+def _copied(records: RecordDict) -> RecordDict:
+    """Records that share nothing mutable; the bytes of arrays are shared."""
+    return RecordDict({key: record.copy() for key, record in records.items()})
+
+
+def _copied_message(message: Message) -> Message:
+    twin = copy.copy(message)
+    if twin.has_content():
+        twin.content = _copied(message.content)
+    return twin
