@@ -157,7 +157,7 @@ def resume_run(path: Path, allow: Sequence[str] = (), accept_config: bool = Fals
     with _working_folder_importable(allow):
         federation = federation_from(plain(OmegaConf.create(run.config)), allow)
         with RunDirectory.reopen(path) as directory:
-            _run_in(directory, federation, resume=(path / "checkpoints").is_dir())
+            _run_in(directory, federation, resume=True)
     return 0
 
 

@@ -170,6 +170,7 @@ class _Run:
             if self.directory is not None:
                 self.directory.write_notes(self.federation.population.notes)
             self._log_round(0, 0, {}, self._evaluate())
+            self._save()
         evaluation: Evaluation | None = None
         rounds, federation = self.rounds, self.federation
         ok = failed = 0
@@ -184,7 +185,7 @@ class _Run:
             evaluation = self._evaluate() if is_last or self._is_due(federation.evaluate_every) else None
             self._log_round(ok, failed, outcome.fold.metrics, evaluation)
             ok = failed = 0
-            if self.directory is not None and (is_last or self._is_due(federation.checkpoint_every)):
+            if is_last or self._is_due(federation.checkpoint_every):
                 self._save()
         return self._finish(evaluation or self._evaluate())
 
@@ -239,7 +240,8 @@ class _Run:
     # ------------------------------------------------------------------------- checkpoints
 
     def _save(self) -> None:
-        assert self.directory is not None
+        if self.directory is None:
+            return
         state_arrays: dict[str, np.ndarray] = {}
         state = to_plain(self.rounds.state, state_arrays)
         rounds, round_arrays = self.rounds.snapshot()

@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 __all__ = ["RunConsole", "closing_lines", "eta_s", "round_line"]
 
 
-def eta_s(record: Mapping[str, Any], rounds: int) -> float:
-    """Wall time that the remaining rounds will take at the mean pace so far, in seconds."""
+def eta_s(record: Mapping[str, Any], rounds: int) -> float | None:
+    """Wall time that the remaining rounds will take at the mean pace so far, in seconds.
+
+    None where it cannot be told or nothing remains: in round 0, the evaluation before training, and at the end.
+    """
     done = int(record["round"])
-    return float(record["wall_s"]) / max(done, 1) * max(rounds - done, 0)
+    return float(record["wall_s"]) / done * (rounds - done) if 0 < done < rounds else None
 
 
 def round_line(record: Mapping[str, Any], rounds: int) -> str:
-    """One line for a record of ``metrics.jsonl``; rounds count from 1.
+    """One line for a record of ``metrics.jsonl``; rounds count from 1, 0 is before training.
 
     ``round  3/20  acc 0.712 [0.695, 0.729]  clients 12 ok 0 failed  4.10 MB  virtual 6 min 02 s  eta 14 s``
     """
@@ -39,8 +42,9 @@ def round_line(record: Mapping[str, Any], rounds: int) -> str:
         f"{transferred:>7}",
         f"virtual {human_seconds(float(record['clock_s']))}",
     ]
-    if done < rounds:
-        parts.append(f"eta {human_seconds(eta_s(record, rounds))}")
+    left_s = eta_s(record, rounds)
+    if left_s is not None:
+        parts.append(f"eta {human_seconds(left_s)}")
     return "  ".join(parts)
 
 
@@ -107,7 +111,7 @@ class RunConsole:
 
             columns = (BarColumn(), TextColumn("{task.percentage:.0f} %"), TextColumn("{task.description}"))
             self._progress = Progress(*columns, console=self._console, transient=True)
-            self._progress.add_task("round 1 …", total=self._rounds)
+            self._progress.add_task("", total=self._rounds)
             self._progress.start()
         return self
 
@@ -123,9 +127,10 @@ class RunConsole:
         failed = int(record["clients_failed"])
         self._print(round_line(record, self._rounds), style="yellow" if failed else "")
         if self._progress is not None:
-            left = human_seconds(eta_s(record, self._rounds))
+            left_s = eta_s(record, self._rounds)
+            words = "" if left_s is None else f"{human_seconds(left_s)} left"
             task = self._progress.task_ids[0]
-            self._progress.update(task, completed=int(record["round"]), description=f"{left} left")
+            self._progress.update(task, completed=int(record["round"]), description=words)
 
     def say(self, line: str) -> None:
         """Show any other line."""

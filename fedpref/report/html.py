@@ -22,7 +22,7 @@ _SHOWN_EVENTS = 12
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write ``report.html`` into a run directory and return its path. A run may be unfinished.
+    """Write ``report.html`` into a run directory and return its path. The run may be unfinished.
 
     Raises:
         StorageError: it is no run directory, a file in it is damaged, or the disk is full.
@@ -43,6 +43,7 @@ def write_report(run_dir: Path) -> Path:
         run=run,
         figures=figures,
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        state=_state(run),
         outcome=_outcome(run, figures),
         cards=_cards(figures),
         tabs=_tabs(run, figures),
@@ -80,9 +81,15 @@ def _figures(run: Run) -> dict[str, Any]:
     return {name: value for name, value in figures.items() if value is not None}
 
 
+def _state(run: Run) -> str:
+    """Where the run stands. The result is written last, so that a run with a summary has finished."""
+    state = str(run.status.get("state", "unknown"))
+    return "finished" if run.summary and state == "running" else state
+
+
 def _outcome(run: Run, figures: Mapping[str, Any]) -> str:
     """The run in a sentence or two."""
-    state, reached = run.status.get("state"), run.status.get("round", 0)
+    state, reached = _state(run), run.status.get("round", 0)
     sentences = []
     if state == "failed":
         sentences.append(
@@ -92,7 +99,7 @@ def _outcome(run: Run, figures: Mapping[str, Any]) -> str:
         sentences.append(f"The run finished {_count(int(figures.get('rounds', reached)), 'round')}.")
     else:
         words = {"running": "is still running", "killed": "was killed", "interrupted": "was interrupted"}
-        sentences.append(f"The run {words.get(str(state), 'has an unknown state')}, after round {reached}.")
+        sentences.append(f"The run {words.get(state, 'has an unknown state')}, after round {reached}.")
     if "pair_accuracy" in figures:
         sentences.append(_what_was_learned(figures, len(run.users)))
     return " ".join(sentences)

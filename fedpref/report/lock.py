@@ -22,6 +22,8 @@ from fedpref.report.storage import read_json, storage_errors, write_json
 __all__ = ["RunLock", "is_in_use"]
 
 _LOCK, _OWNER = ".lock", ".lock.json"
+# The system knows start times of processes to a second or so, less after its clock was set.
+_CLOCK_SLACK_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -69,7 +71,7 @@ def is_in_use(directory: Path) -> bool:
     except psutil.NoSuchProcess:
         return False
     # A younger process with the same number is somebody else.
-    return bool(began_s <= datetime.fromisoformat(owner["start"]).timestamp())
+    return bool(began_s <= datetime.fromisoformat(owner["start"]).timestamp() + _CLOCK_SLACK_S)
 
 
 def _myself() -> dict[str, Any]:

@@ -43,7 +43,9 @@ def train(
 
 def exact_gradient(weights: Weights, pairs: Pairs) -> np.ndarray:
     z = np.asarray(pairs.chosen, np.float64) - np.asarray(pairs.rejected, np.float64)
-    result: np.ndarray = -(z / (1 + np.exp(z @ weights["score.weight"][0].astype(np.float64)))[:, None]).mean(0)
+    result: np.ndarray = -(z / (1 + np.exp(z @ weights["score.weight"][0].astype(np.float64)))[:, None]).mean(
+        0
+    )
     return result
 
 
@@ -123,9 +125,7 @@ def test_a_proximal_weight_of_zero_is_none_bit_for_bit(optimizer: str) -> None:
 
 def test_the_proximal_optimum_balances_gradient_and_pull_to_the_received_weights() -> None:
     pairs, weights, mu = vector_pairs(80), weights_of(), 0.7
-    reply = train(
-        rule(batch_pairs=None, local_steps=500, lr=0.5), pairs, weights, {"proximal_mu": mu}
-    )
+    reply = train(rule(batch_pairs=None, local_steps=500, lr=0.5), pairs, weights, {"proximal_mu": mu})
     moved = (reply.weights["score.weight"] - weights["score.weight"])[0]
     np.testing.assert_allclose(mu * moved, -exact_gradient(reply.weights, pairs), atol=1e-6)
     assert reply.metrics["inexactness"] == pytest.approx(0, abs=1e-6)
@@ -215,7 +215,14 @@ def test_fresh_weights_follow_their_address() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"lr": 0.0}, {"lr": math.inf}, {"local_steps": -1}, {"batch_pairs": 0}, {"optimizer": "adam"}, {"l2": -1.0}],
+    [
+        {"lr": 0.0},
+        {"lr": math.inf},
+        {"local_steps": -1},
+        {"batch_pairs": 0},
+        {"optimizer": "adam"},
+        {"l2": -1.0},
+    ],
 )
 def test_bad_options_are_refused_with_their_key(options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError, match=rf"client\.{next(iter(options))}"):

@@ -34,7 +34,7 @@ def test_each_extractor_counts_what_its_name_says() -> None:
     text = "Moreover, it works [7]. Perhaps not (haha)! Really? 🙂\n- You must try.\n- For example, this [12]."
     found = raw(text)
     sentences = 5
-    assert found["length"] == math.log(12)
+    assert found["length"] == math.log(13)
     assert found["formality"] == 1 / 3
     assert found["citations"] == 2 / sentences
     assert found["bullets"] == 2 / sentences

@@ -78,7 +78,12 @@ def test_shares_are_percent_and_ticks_drop_empty_decimals() -> None:
 
 def test_the_remaining_rounds_take_the_mean_time_so_far() -> None:
     assert eta_s(RECORD, 20) == pytest.approx(6.0 / 3 * 17)
-    assert eta_s(RECORD, 3) == 0.0
+
+
+def test_before_the_first_round_and_after_the_last_nothing_is_foretold() -> None:
+    assert eta_s(RECORD, 3) is None
+    assert eta_s(RECORD | {"round": 0}, 20) is None
+    assert "eta" not in round_line(RECORD, 3)
 
 
 def test_a_round_is_one_line_with_all_that_matters() -> None:

@@ -125,6 +125,21 @@ def test_runs_that_just_started_or_failed_have_a_report(create_run: CreateRun, t
         assert "failed in round 1: every client failed." in page_of(run.path).text
 
 
+def test_a_report_written_before_the_last_status_says_that_the_run_finished(make_run: MakeRun) -> None:
+    run_dir = make_run(rounds=2, people=3)
+    with RunDirectory.reopen(run_dir) as run:
+        run.set_status("running", round_number=2)
+        assert "The run finished 2 rounds." in page_of(run_dir).text
+
+
+def test_the_evaluation_before_the_first_round_is_a_report_too(create_run: CreateRun, tmp_path: Path) -> None:
+    counts = dict.fromkeys(("clients_ok", "clients_failed", "bytes_up", "bytes_down"), 0)
+    scores = {"pair_accuracy": 0.5, "worst_decile": 0.4, "loss": 0.693, "ece": 0.0, "brier": 0.25}
+    with create_run(tmp_path) as run:
+        run.metrics.append({"round": 0, "clock_s": 0.0, "wall_s": 0.1, **counts, "evaluation": scores})
+        assert "agrees with 50.0 %" in page_of(run.path).text.replace("\xa0", " ")
+
+
 def test_a_picture_needs_an_evaluated_round(create_run: CreateRun, tmp_path: Path) -> None:
     with create_run(tmp_path) as run, pytest.raises(ConfigurationError, match="no evaluated round"):
         plot_png(run.path, tmp_path / "picture.png")

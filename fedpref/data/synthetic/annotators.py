@@ -17,8 +17,8 @@ from fedpref.seeds import generator
 
 __all__ = ["Annotator", "Directions", "draw_annotator", "draw_directions"]
 
-# Steps of the R2 sequence; Source: Roberts 2018, "The unreasonable effectiveness of quasirandom sequences".
-_R2_STEPS = (0.7548776662466927, 0.5698402909980532)
+# Steps of a Kronecker sequence: the golden ratio and the square root of 2, irrational to each other.
+_STEPS = ((math.sqrt(5.0) - 1.0) / 2.0, math.sqrt(2.0) - 1.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +136,7 @@ def _spread_out(seed: int, client: int) -> tuple[float, float]:
     So any first M clients hold each group in about its share; small groups are not empty by bad luck.
     """
     start = generator(seed, "synthetic", "spread").random(2)
-    first, second = (start + (client + 1) * np.array(_R2_STEPS)) % 1.0
+    first, second = (start + (client + 1) * np.array(_STEPS)) % 1.0
     return float(first), float(second)
 
 
