@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fedpref.errors import ConfigurationError, did_you_mean
 
 if TYPE_CHECKING:
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, ListConfig
 
 __all__ = ["GROUPS", "Words", "compose", "jobs", "options_of", "parse_words", "plain"]
 
@@ -80,7 +80,8 @@ def parse_words(words: Sequence[str]) -> Words:
     Raises:
         ConfigurationError: a flag lacks its value, or a word names no known option.
     """
-    parsed: dict[str, Any] = {"overrides": [], "hydra_flags": [], "allow": [], "config_dirs": []}
+    lists: dict[str, list[str]] = {"overrides": [], "hydra_flags": [], "allow": [], "config_dirs": []}
+    switches: dict[str, bool] = {}
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
@@ -88,17 +89,16 @@ def parse_words(words: Sequence[str]) -> Words:
             value = value if equals else next(rest, "")
             if not value:
                 raise ConfigurationError(f"{flag} needs a value")
-            parsed[FLAGS_WITH_VALUE[flag]].append(value)
+            lists[FLAGS_WITH_VALUE[flag]].append(value)
         elif word in SWITCHES:
-            parsed[SWITCHES[word]] = True
+            switches[SWITCHES[word]] = True
         elif word in ("--cfg", "-c", "--package", "-p"):
-            parsed["hydra_flags"] += [word, next(rest, "")]
+            lists["hydra_flags"] += [word, next(rest, "")]
         elif word.startswith("-"):
-            parsed["hydra_flags"].append(word)
+            lists["hydra_flags"].append(word)
         else:
-            parsed["overrides"].append(word)
-    lists = {key: tuple(value) if isinstance(value, list) else value for key, value in parsed.items()}
-    result = Words(**lists)
+            lists["overrides"].append(word)
+    result = Words(*(tuple(lists[name]) for name in lists), **switches)
     for directory in result.config_dirs:
         if not Path(directory).is_dir():
             raise ConfigurationError(f"--config-dir {directory} is not a directory")
@@ -204,7 +204,7 @@ def compose(overrides: Sequence[str]) -> DictConfig:
 
     try:
         with _hydra():
-            config = hydra.compose("config", overrides=list(overrides))
+            config: DictConfig = hydra.compose("config", overrides=list(overrides))
         OmegaConf.to_container(config, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigurationError(f"the configuration cannot be composed: {_first_line(error)}") from error
@@ -215,7 +215,7 @@ def _first_line(error: BaseException) -> str:
     return " ".join(line.strip() for line in str(error).splitlines()[:2] if line.strip())
 
 
-def plain(config: DictConfig) -> Mapping[str, Any]:
+def plain(config: DictConfig | ListConfig) -> Mapping[str, Any]:
     """The configuration as resolved dictionaries and lists.
 
     Raises:

@@ -91,8 +91,8 @@ def _read(group: str, option: str, config_dirs: Sequence[str]) -> str:
 def _target(text: str) -> str | None:
     from omegaconf import OmegaConf
 
-    node = OmegaConf.create(text)
-    return str(node["_target_"]) if "_target_" in node else None
+    target = OmegaConf.select(OmegaConf.create(text), "_target_")
+    return None if target is None else str(target)
 
 
 def _headline(group: str, option: str, config_dirs: Sequence[str]) -> str:

@@ -77,14 +77,17 @@ def _run_hydra(words: Words) -> int:
 
     codes: list[int] = []
 
-    @hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")
     def job(config: DictConfig) -> None:
         codes.append(_guarded(config, words))
+
+    application = hydra.main(version_base="1.3", config_path=f"pkg://{CONFIG_MODULE}", config_name="config")(
+        job
+    )
 
     argv = sys.argv
     sys.argv = ["fedpref run", *words.hydra_flags, *words.all_overrides]
     try:
-        job()
+        application()
     finally:
         sys.argv = argv
     return max(codes, default=0)

@@ -77,8 +77,9 @@ def _is_below(path: str, allowed: Sequence[str]) -> bool:
 
 def field_types(cls: type) -> dict[str, Any]:
     """Annotations of the constructor's parameters, by name."""
-    hints = typing.get_type_hints(cls.__init__)
-    parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
+    constructor = inspect.getattr_static(cls, "__init__")
+    hints = typing.get_type_hints(constructor)
+    parameters = list(inspect.signature(constructor).parameters.values())[1:]
     return {
         parameter.name: hints.get(parameter.name, Any)
         for parameter in parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -24,11 +24,20 @@ from fedpref.simulation.executor import Executor
 from fedpref.simulation.fleet import Fleet, Uniform
 from fedpref.simulation.grid import VirtualGrid
 from fedpref.simulation.inline import Inline
-from fedpref.types import Arrival, ClientRule, Population, Strategy, Weights
+from fedpref.types import Arrival, ClientRule, Pairs, Population, Strategy, Weights
 
 __all__ = ["Federation", "Result", "restored_state"]
 
 Record = Mapping[str, Any]
+
+
+@runtime_checkable
+class Warmable(Protocol):
+    """A client rule that can compute once what all its workers need."""
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep the frozen part for all these pairs."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +138,9 @@ class Federation:
             CheckpointError: nothing to resume from.
             StorageError: the run directory cannot be written.
         """
+        if isinstance(self.rule, Warmable):  # before the workers start: they read what is kept then
+            asked = [held_out.pairs for held_out in self.population.held_out]
+            self.rule.warm([*(shard.pairs for shard in self.population.shards), *asked])
         with self.grid() as grid:
             return _Run(self, self.start(grid), directory, on_round).to_the_end(resume)
 

@@ -43,7 +43,9 @@ class Traffic:
 
     def plus(self, **more: int) -> Traffic:
         """The sum with ``more``."""
-        return Traffic(**{name: getattr(self, name) + more.get(name, 0) for name in self.__dataclass_fields__})
+        return Traffic(
+            **{name: getattr(self, name) + more.get(name, 0) for name in self.__dataclass_fields__}
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -206,9 +208,7 @@ class Exchange:
             return []
         self._close(message_id, "duplicate")
         bytes_up = wire.raw_bytes(reply.content) if reply.has_content() else 0
-        books.traffic = books.traffic.plus(
-            raw_up_bytes=bytes_up, framed_up_bytes=_shim.framed_bytes(reply)
-        )
+        books.traffic = books.traffic.plus(raw_up_bytes=bytes_up, framed_up_bytes=_shim.framed_bytes(reply))
         outcome = self._judge(reply, entry.task)
         if isinstance(outcome, Update):
             books.acknowledged[entry.task.client_id] = entry.task.number
@@ -226,9 +226,7 @@ class Exchange:
         over = {key: e for key, e in self._books.open.items() if e.task.expires_s <= self.clock_s}
         return self._give_up(over, EXPIRED, "no answer before the task expired", version)
 
-    def _give_up(
-        self, entries: Mapping[str, _Open], code: str, reason: str, version: int
-    ) -> list[Arrival]:
+    def _give_up(self, entries: Mapping[str, _Open], code: str, reason: str, version: int) -> list[Arrival]:
         entries = dict(entries)
         self.grid.forget(entries)
         for message_id in entries:
@@ -242,18 +240,18 @@ class Exchange:
         while len(self._books.closed) > 4 * len(self.nodes):
             del self._books.closed[next(iter(self._books.closed))]
 
-    def _arrival(
-        self, entry: _Open, outcome: Update | Rejection, version: int, bytes_up: int = 0
-    ) -> Arrival:
-        accepted = isinstance(outcome, Update)
+    def _arrival(self, entry: _Open, outcome: Update | Rejection, version: int, bytes_up: int = 0) -> Arrival:
+        update, code, detail = (
+            (None, outcome.code, outcome.detail) if isinstance(outcome, Rejection) else (outcome, OK, "")
+        )
         return Arrival(
             task=entry.task,
-            update=outcome if accepted else None,
-            code=OK if accepted else outcome.code,
+            update=update,
+            code=code,
             staleness=version - entry.task.version,
             sent_s=entry.sent_s,
             arrived_s=self.clock_s,
-            detail="" if accepted else outcome.detail,
+            detail=detail,
             bytes_down=entry.bytes_down,
             bytes_up=bytes_up,
         )

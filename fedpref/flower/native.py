@@ -293,7 +293,7 @@ def _plain(value: Any) -> Any:
     Raises:
         _Opaque: it is a function or an object.
     """
-    if value is None or isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic):
+    if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)):
         return value
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
         return np.array(value)  # a NumPy scalar keeps its precision as an array of shape ()

@@ -141,7 +141,9 @@ def models_as_arrays(models: Mapping[str, Weights]) -> ArrayRecord:
     """Models as one record: names as they are for a single model, else ``<model>/<name>``."""
     if len(models) == 1:
         return named_arrays(next(iter(models.values())))
-    return named_arrays({f"{model}/{key}": a for model, weights in models.items() for key, a in weights.items()})
+    return named_arrays(
+        {f"{model}/{key}": a for model, weights in models.items() for key, a in weights.items()}
+    )
 
 
 def _refuse() -> NoReturn:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from flwr.app import Message, MetricRecord, RecordDict
+from flwr.app import Array, Message, MetricRecord, RecordDict
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower.wire import FLAT, NUM_EXAMPLES, decode_array, schema_from, split
@@ -104,7 +105,9 @@ def _check_size(content: RecordDict, limits: ReplyLimits) -> None:
     # The length of the bytes, not the declared shape: the declaration is the client's word.
     size = sum(len(array.data) for record in content.array_records.values() for array in record.values())
     if size > limits.max_reply_bytes:
-        raise _Refused("size", f"reply is {size / _GIB:.1f} GiB, limit {limits.max_reply_bytes / _GIB:.1f} GiB")
+        raise _Refused(
+            "size", f"reply is {size / _GIB:.1f} GiB, limit {limits.max_reply_bytes / _GIB:.1f} GiB"
+        )
 
 
 def _check_task(content: RecordDict, task: Task) -> None:
@@ -136,10 +139,10 @@ def _read_metrics(
     return num_pairs, metrics
 
 
-def _read_num_pairs(value: object, limits: ReplyLimits, shard_pairs: int | None) -> int:
+def _read_num_pairs(value: Any, limits: ReplyLimits, shard_pairs: int | None) -> int:
     most = limits.max_num_pairs
-    is_whole = isinstance(value, (int, float)) and _is_finite(value) and value == math.floor(value)
-    if not is_whole or not 1 <= value <= most:
+    is_number = isinstance(value, (int, float)) and _is_finite(value)
+    if not is_number or value != math.floor(value) or not 1 <= value <= most:
         detail = f"{NUM_EXAMPLES} must be a finite whole number in [1, {most:.0e}], got {value!r:.40}"
         raise _Refused("weight", detail)
     if shard_pairs is not None and value > shard_pairs:
@@ -155,7 +158,7 @@ def _read_weights(content: RecordDict) -> dict[str, np.ndarray]:
     """Arrays of a reply by name, in whatever dtype and shape they have."""
     if len(content.array_records) > 1:
         raise _Refused("keys", f"one array record expected, got {sorted(content.array_records)!r:.80}")
-    record = next(iter(content.array_records.values()), {})
+    record: Mapping[str, Array] = next(iter(content.array_records.values()), {})
     arrays = {key: _decoded(key, record[key]) for key in record}
     manifest = next((r["manifest"] for r in content.config_records.values() if "manifest" in r), None)
     if manifest is None or set(arrays) != {FLAT}:
@@ -169,7 +172,7 @@ def _read_weights(content: RecordDict) -> dict[str, np.ndarray]:
         raise _Refused("type", f"the manifest does not describe the arrays: {error!s:.120}") from error
 
 
-def _decoded(key: str, array: object) -> np.ndarray:
+def _decoded(key: str, array: Array) -> np.ndarray:
     try:
         return decode_array(array)
     except Exception as error:  # NumPy's parser fails in any way on bytes that are no array

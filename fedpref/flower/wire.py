@@ -163,7 +163,9 @@ def named_weights(record: ArrayRecord) -> dict[str, np.ndarray]:
     for key in sorted(record):
         array = decode_array(record[key])
         if not np.issubdtype(array.dtype, np.floating):
-            raise ConfigurationError(f"array '{key}' has dtype {array.dtype}: only floating-point arrays travel")
+            raise ConfigurationError(
+                f"array '{key}' has dtype {array.dtype}: only floating-point arrays travel"
+            )
         weights[key] = array.astype(np.float32)
     return weights
 

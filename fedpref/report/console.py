@@ -22,7 +22,7 @@ __all__ = ["RunConsole", "closing_lines", "eta_s", "round_line"]
 def eta_s(record: Mapping[str, Any], rounds: int) -> float | None:
     """Wall time that the remaining rounds will take at the mean pace so far, in seconds.
 
-    None where it cannot be told or nothing remains: in round 0, the evaluation before training, and at the end.
+    None in round 0, which is the evaluation before training, and at the end.
     """
     done = int(record["round"])
     return float(record["wall_s"]) / done * (rounds - done) if 0 < done < rounds else None

@@ -165,7 +165,8 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
                 self._busy_until_s[flight.client_id] = self._clock_s
 
     def _answer(self, messages: Sequence[Message]) -> None:
-        known, unknown = [], []
+        known: list[Message] = []
+        unknown: list[Message] = []
         for message in messages:
             exists = 1 <= message.metadata.dst_node_id <= len(self.nodes)
             (known if exists else unknown).append(message)

@@ -7,10 +7,13 @@ several clusters may be in reach. It is shut down only if it was started here.
 from __future__ import annotations
 
 import contextlib
+import copy
+import gc
 import math
 import os
+import warnings
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,7 +72,8 @@ class RayPool:
 
         is_ours = not ray.is_initialized()
         if is_ours:
-            ray.init(**self._init_arguments())
+            with _untidy():
+                ray.init(**self._init_arguments())
         workers = _RayWorkers(self, is_ours)
         try:
             self._check_resources(ray.cluster_resources())
@@ -210,11 +214,21 @@ class _RayWorkers:
 
         self._is_open = False
         if self._is_ours:
-            ray.shutdown()
+            with _untidy():
+                ray.shutdown()
         elif ray.is_initialized():
             for actor in self._actors:
                 ray.kill(actor)
         self._actors = []
+
+
+@contextlib.contextmanager
+def _untidy() -> Iterator[None]:
+    """Ray drops open log files and handles of ended processes; that is no warning for our users."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        gc.collect()
 
 
 class _Payloads:
@@ -239,8 +253,6 @@ class _Payloads:
 
 
 def _with_content(message: Message, content: RecordDict) -> Message:
-    import copy
-
     twin = copy.copy(message)
     twin.content = content
     return twin
@@ -248,5 +260,7 @@ def _with_content(message: Message, content: RecordDict) -> Message:
 
 def _crash(error: Exception) -> str:
     reason = " ".join(str(error).split())
-    hint = "; lower executor.num_workers or give the machine more memory" if "memory" in reason.lower() else ""
+    hint = (
+        "; lower executor.num_workers or give the machine more memory" if "memory" in reason.lower() else ""
+    )
     return f"the worker process died: {reason:.300}{hint}"

@@ -12,7 +12,7 @@ import pytest
 from fedpref.data.synthetic import Synthetic, SyntheticTruth, default_cache_dir
 from fedpref.data.synthetic import population as population_room
 from fedpref.errors import StorageError
-from fedpref.types import Population
+from fedpref.types import HeldOut, Population, Shard
 
 
 def small(cache_dir: Path, **given: Any) -> Synthetic:
@@ -21,7 +21,7 @@ def small(cache_dir: Path, **given: Any) -> Synthetic:
 
 
 def visible(population: Population) -> list[Any]:
-    owners = (*population.shards, *population.held_out)
+    owners: list[Shard | HeldOut] = [*population.shards, *population.held_out]
     return [(o.name, o.pairs.prompts, o.pairs.chosen, o.pairs.rejected, o.pairs.topics) for o in owners]
 
 

@@ -15,7 +15,7 @@ import pytest
 from fedpref.data.synthetic import Synthetic, SyntheticTruth
 from fedpref.data.synthetic.annotators import Annotator
 from fedpref.data.synthetic.judging import Judgement
-from fedpref.types import Pairs, Population
+from fedpref.types import HeldOut, Pairs, Population, Shard
 
 
 def draw(seed: int = 0, **given: Any) -> Population:
@@ -27,6 +27,10 @@ def truth_of(population: Population) -> SyntheticTruth:
     return population.truth
 
 
+def owners(population: Population) -> list[Shard | HeldOut]:
+    return [*population.shards, *population.held_out]
+
+
 def columns(pairs: Pairs) -> tuple[Any, ...]:
     sides = (pairs.chosen, pairs.rejected)
     texts = tuple(side.tobytes() if isinstance(side, np.ndarray) else tuple(side) for side in sides)
@@ -35,7 +39,7 @@ def columns(pairs: Pairs) -> tuple[Any, ...]:
 
 def everything(population: Population) -> list[Any]:
     truth = truth_of(population)
-    visible = [columns(owner.pairs) for owner in (*population.shards, *population.held_out)]
+    visible = [columns(owner.pairs) for owner in owners(population)]
     hidden = [j.p_chosen.tobytes() + j.psi_chosen.tobytes() for j in (*truth.training, *truth.held_out)]
     return [*visible, *hidden, truth.groups]
 
@@ -65,18 +69,22 @@ def worst_group(groups: Sequence[int], accuracy: np.ndarray) -> float:
     return min(float(accuracy[np.array(groups) == group].mean()) for group in set(groups))
 
 
-CLEAN = {"beta_spread": 0.0, "flips": 0.0}
+CLEAN: dict[str, Any] = {"beta_spread": 0.0, "flips": 0.0}
 
 # ---------------------------------------------------------------------------- analytic values
 
 
 @pytest.mark.parametrize("mode", ["iid", "neg", "near"])
 @pytest.mark.parametrize("beta", [1.0, 3.0, 6.0])
-def test_bayes_accuracy_is_one_half_plus_arctan_of_t_over_pi(beta: float, mode: str) -> None:
-    population = draw(num_clients=60, test_pairs=1000, beta=beta, candidates=mode, **CLEAN)
-    expected = 0.5 + math.atan(beta / 1.702) / math.pi
-    # Standard error below 0.14 / sqrt(60,000) = 0.0006; probit for logit is good to 1e-3.
-    assert truth_of(population).bayes_accuracy().mean() == pytest.approx(expected, abs=0.004)
+def test_bayes_accuracy_is_that_of_a_standard_normal_margin(beta: float, mode: str) -> None:
+    population = draw(num_clients=20, test_pairs=2000, beta=beta, candidates=mode, **CLEAN)
+    z = np.linspace(-8.0, 8.0, 4001)
+    density = np.exp(-z * z / 2.0) / np.exp(-z * z / 2.0).sum()
+    exact = float(density @ (1.0 / (1.0 + np.exp(-beta * np.abs(z)))))
+    # Four standard errors of 40,000 pairs, each with a standard deviation below 0.15.
+    assert truth_of(population).bayes_accuracy().mean() == pytest.approx(exact, abs=0.003)
+    # The closed form replaces the logistic by a probit of slope 1.702, which is poorest at small beta.
+    assert 0.5 + math.atan(beta / 1.702) / math.pi == pytest.approx(exact, abs=0.007)
 
 
 @pytest.mark.parametrize("angle", [0.5, 1.5, 2.5])
@@ -156,7 +164,7 @@ def test_flipping_all_labels_swaps_chosen_and_rejected() -> None:
 
 
 def test_adversaries_invert_and_spammers_guess() -> None:
-    rates = {"flips": 0.0, "beta": 20.0, "mean_pairs": 200}
+    rates: dict[str, Any] = {"flips": 0.0, "beta": 20.0, "mean_pairs": 200}
     honest = clean_share(draw(**rates))
     assert clean_share(draw(**rates, adversaries=1.0)) == pytest.approx(1.0 - honest, abs=1e-12)
     assert clean_share(draw(**rates, spammers=1.0)) == pytest.approx(0.5, abs=0.015)
@@ -208,7 +216,7 @@ def test_held_out_labels_are_clean_draws(preset: str) -> None:
 @pytest.mark.parametrize(("form", "dim"), [("attributes", 12), ("embedding", 64)])
 def test_vector_forms_show_float32_vectors(form: str, dim: int) -> None:
     population = draw(form=form, num_clients=2)
-    for owner in (*population.shards, *population.held_out):
+    for owner in owners(population):
         chosen = owner.pairs.chosen
         assert isinstance(chosen, np.ndarray) and chosen.dtype == np.float32
         assert chosen.shape == (len(owner.pairs), dim)
@@ -217,7 +225,9 @@ def test_vector_forms_show_float32_vectors(form: str, dim: int) -> None:
 
 def test_embeddings_tell_the_attributes() -> None:
     population = draw(form="embedding", num_clients=40)
-    z = np.concatenate([np.subtract(s.pairs.chosen, s.pairs.rejected) for s in population.shards]).astype(float)
+    z = np.concatenate([np.subtract(s.pairs.chosen, s.pairs.rejected) for s in population.shards]).astype(
+        float
+    )
     target = np.concatenate([j.psi_chosen - j.psi_rejected for j in truth_of(population).training])
     fitted = z @ np.linalg.lstsq(z, target, rcond=None)[0]
     assert np.var(target - fitted) < 0.1 * np.var(target)
@@ -232,8 +242,7 @@ def test_the_visible_vectors_are_the_hidden_attributes() -> None:
 
 def test_names_and_pair_ids_are_unique_and_held_out_sets_belong_to_their_clients() -> None:
     population = draw(num_clients=12)
-    owners = (*population.shards, *population.held_out)
-    ids = [pair_id for owner in owners for pair_id in owner.pairs.pair_ids]
+    ids = [pair_id for owner in owners(population) for pair_id in owner.pairs.pair_ids]
     assert len(set(ids)) == len(ids)
     assert population.shards[7].name == population.held_out[7].name == "user-007"
     assert [held_out.client_id for held_out in population.held_out] == list(range(12))
@@ -250,7 +259,9 @@ def test_sizes_and_groups_agree_with_the_truth() -> None:
 
 def test_topics_concentrate_as_alpha_falls() -> None:
     def topics_a_user(alpha: float) -> float:
-        return float(np.mean([len(set(s.pairs.topics)) for s in draw(topic_alpha=alpha, mean_pairs=200).shards]))
+        return float(
+            np.mean([len(set(s.pairs.topics)) for s in draw(topic_alpha=alpha, mean_pairs=200).shards])
+        )
 
     assert topics_a_user(0.01) < 1.6 < 7.5 < topics_a_user(100.0)
 
@@ -263,20 +274,23 @@ def test_a_seed_fixes_everything_and_another_seed_changes_it(form: str) -> None:
 
 def test_a_user_does_not_depend_on_how_many_users_there_are() -> None:
     few, many = draw(num_clients=3), draw(num_clients=8)
-    for a, b in zip((*few.shards, *few.held_out), (*many.shards[:3], *many.held_out[:3]), strict=True):
-        assert columns(a.pairs) == columns(b.pairs)
+    for part in ("shards", "held_out"):
+        for a, b in zip(getattr(few, part), getattr(many, part)[:3], strict=True):
+            assert columns(a.pairs) == columns(b.pairs)
 
 
 def test_held_out_pairs_do_not_depend_on_the_noise_of_training() -> None:
     quiet, loud = draw(num_clients=4, flips=0.0), draw(num_clients=4, flips=0.4, position_bias=2.0)
     for a, b in zip(truth_of(quiet).held_out, truth_of(loud).held_out, strict=True):
         assert a.p_chosen.shape == b.p_chosen.shape
-        np.testing.assert_array_equal(np.maximum(a.p_chosen, 1 - a.p_chosen), np.maximum(b.p_chosen, 1 - b.p_chosen))
+        np.testing.assert_array_equal(
+            np.maximum(a.p_chosen, 1 - a.p_chosen), np.maximum(b.p_chosen, 1 - b.p_chosen)
+        )
 
 
 def test_no_shard_or_held_out_set_reaches_the_truth() -> None:
     population = draw(num_clients=4)
-    for owner in (*population.shards, *population.held_out):
+    for owner in owners(population):
         reached, frontier = set(), [owner.__dict__]
         while frontier:
             thing = frontier.pop()

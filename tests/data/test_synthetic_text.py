@@ -31,7 +31,9 @@ def marked(text: str) -> set[str]:
 
 
 def test_each_extractor_counts_what_its_name_says() -> None:
-    text = "Moreover, it works [7]. Perhaps not (haha)! Really? 🙂\n- You must try.\n- For example, this [12]."
+    text = (
+        "Moreover, it works [7]. Perhaps not (haha)! Really? 🙂\n- You must try.\n- For example, this [12]."
+    )
     found = raw(text)
     sentences = 5
     assert found["length"] == math.log(13)
@@ -75,7 +77,10 @@ def test_every_remark_carries_exactly_its_own_attribute() -> None:
     banks = {
         "technical": [line for topic in BANKS.topics for line in topic.technical],
         "examples": [
-            f"{opener}, {line}." for topic in BANKS.topics for line in topic.examples for opener in BANKS.openers
+            f"{opener}, {line}."
+            for topic in BANKS.topics
+            for line in topic.examples
+            for opener in BANKS.openers
         ],
         "empathy": BANKS.empathy,
         "directness": BANKS.direct,

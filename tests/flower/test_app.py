@@ -74,7 +74,11 @@ def test_settings_reach_the_rule(toy):
 def test_an_evaluation_gives_accuracy_and_loss_on_the_own_shard(toy):
     metrics = ask(toy.app(2), context(), kind="evaluate").content["metrics"]
     # Client 1 holds two pairs with chosen features (1, 1, 1), rejected 0: the margin is 3.
-    assert dict(metrics) == {"accuracy": 1.0, "loss": pytest.approx(np.log1p(np.exp(-3.0))), "num-examples": 2}
+    assert dict(metrics) == {
+        "accuracy": 1.0,
+        "loss": pytest.approx(np.log1p(np.exp(-3.0))),
+        "num-examples": 2,
+    }
 
 
 def test_margins_of_zero_are_half_right(toy):

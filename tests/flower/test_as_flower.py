@@ -29,7 +29,9 @@ class StockGrid(Grid):
         rng = np.random.default_rng()
         self._app, self._slow_s = app, slow_s or {}
         self._contexts = {
-            int(node): Context(1, int(node), {"partition-id": i, "num-partitions": num_clients}, RecordDict(), {})
+            int(node): Context(
+                1, int(node), {"partition-id": i, "num-partitions": num_clients}, RecordDict(), {}
+            )
             for i, node in enumerate(rng.integers(1, 2**62, num_clients))
         }
         self._registered, self._pool, self._replies = 1, ThreadPoolExecutor(4), {}
@@ -64,7 +66,11 @@ class StockGrid(Grid):
             return Message(Error(2, repr(error)), reply_to=message)
 
     def pull_messages(self, message_ids):
-        return [self._replies.pop(i).result() for i in list(message_ids) if i in self._replies and self._replies[i].done()]
+        return [
+            self._replies.pop(i).result()
+            for i in list(message_ids)
+            if i in self._replies and self._replies[i].done()
+        ]
 
     def send_and_receive(self, messages, *, timeout=None):
         raise AssertionError("not needed")
@@ -81,10 +87,15 @@ def flat(result):
 
 def test_start_gives_the_same_model_on_our_grid_and_on_a_stock_one(toy):
     ours = as_flower(toy.ToyAvg()).start(toy.grid(3), wire.named_arrays(START), 2)
-    stock = as_flower(toy.ToyAvg(), num_clients=3).start(StockGrid(toy.app(3), 3), wire.named_arrays(START), 2)
+    stock = as_flower(toy.ToyAvg(), num_clients=3).start(
+        StockGrid(toy.app(3), 3), wire.named_arrays(START), 2
+    )
     np.testing.assert_allclose(flat(ours), expected(2), rtol=1e-6)
     np.testing.assert_allclose(flat(stock), flat(ours), rtol=1e-6)
-    assert {r: dict(m) for r, m in stock.train_metrics_clientapp.items()} == {1: {"answers": 3.0}, 2: {"answers": 3.0}}
+    assert {r: dict(m) for r, m in stock.train_metrics_clientapp.items()} == {
+        1: {"answers": 3.0},
+        2: {"answers": 3.0},
+    }
 
 
 def test_it_runs_in_a_stock_server_app(toy):
@@ -131,12 +142,16 @@ def test_clients_that_all_fail_never_look_like_success(toy):
 
 def test_too_few_nodes_are_an_error_not_an_endless_wait(toy):
     with pytest.raises(FederationError, match="2 of 3 clients came online"):
-        as_flower(toy.ToyAvg(), num_clients=3).start(StockGrid(toy.app(2), 2), wire.named_arrays(START), 1, timeout=0.1)
+        as_flower(toy.ToyAvg(), num_clients=3).start(
+            StockGrid(toy.app(2), 2), wire.named_arrays(START), 1, timeout=0.1
+        )
 
 
 def test_settings_that_would_be_ignored_are_refused(toy):
     with pytest.raises(ConfigurationError, match="train_config"):
-        as_flower(toy.ToyAvg()).start(toy.grid(1), wire.named_arrays(START), 1, train_config=ConfigRecord({"lr": 1.0}))
+        as_flower(toy.ToyAvg()).start(
+            toy.grid(1), wire.named_arrays(START), 1, train_config=ConfigRecord({"lr": 1.0})
+        )
 
 
 def test_a_live_wire_has_no_checkpoint(toy):

@@ -109,7 +109,9 @@ def test_patience_ends_a_task_that_has_no_expiry_of_its_own(toy):
 # ------------------------------------------------------------------------------------ failures
 
 
-@pytest.mark.parametrize("fault,code", [("nan", "non_finite"), ("shape", "shape"), ("raise", "client_failed")])
+@pytest.mark.parametrize(
+    "fault,code", [("nan", "non_finite"), ("shape", "shape"), ("raise", "client_failed")]
+)
 def test_a_bad_client_is_an_arrival_with_a_code_and_the_model_stays_finite(toy, fault, code):
     rounds = toy.rounds(3, toy.PullRule(faults={1: fault}))
     outcome = rounds.advance()
@@ -125,7 +127,9 @@ def test_the_reason_of_a_failed_client_is_its_own_exception(toy):
 
 def test_a_round_that_nobody_survives_is_an_error_that_names_the_first_failure(toy):
     rounds = toy.rounds(2, toy.PullRule(faults={0: "raise", 1: "nan"}))
-    with pytest.raises(FederationError, match=r"round 0: no client answered.*client 0: client_failed.*the dog"):
+    with pytest.raises(
+        FederationError, match=r"round 0: no client answered.*client 0: client_failed.*the dog"
+    ):
         rounds.advance()
 
 
@@ -248,7 +252,9 @@ def test_the_state_of_an_expired_answer_is_dropped(toy):
 # ---------------------------------------------------------------------------------- checkpoint
 
 
-@pytest.mark.parametrize("strategy", [dict(), dict(count=1), dict(cohort_size=2, expires_s=2.0), dict(tick_s=1.0)])
+@pytest.mark.parametrize(
+    "strategy", [dict(), dict(count=1), dict(cohort_size=2, expires_s=2.0), dict(tick_s=1.0)]
+)
 def test_a_restored_run_equals_the_undisturbed_one_with_work_in_flight(toy, strategy):
     rule = toy.PullRule(noise=0.1, flops={0: 1e9, 1: 7e9, 2: 2.3e10, 3: 5e9})
     undisturbed = toy.rounds(4, rule, toy.ToyAvg(**strategy))

@@ -31,7 +31,9 @@ def test_packing_and_splitting_is_the_identity(schema):
     packed = wire.pack(sent)
     got = wire.split(wire.decode_array(packed.array), wire.schema_from(packed.manifest))
     assert list(got) == sorted(sent)
-    assert all(got[key].shape == sent[key].shape and got[key].tobytes() == sent[key].tobytes() for key in sent)
+    assert all(
+        got[key].shape == sent[key].shape and got[key].tobytes() == sent[key].tobytes() for key in sent
+    )
 
 
 def test_the_order_of_names_does_not_matter():
@@ -61,7 +63,9 @@ def test_a_text_that_is_no_manifest_is_a_value_error(manifest):
 
 
 def test_a_task_survives_the_wire():
-    task = Task(3, weights(), "score", {"lr": 0.5, "steps": np.int64(2), "on": True}, {"scores": (4,)}, 9.5, 12, 5)
+    task = Task(
+        3, weights(), "score", {"lr": 0.5, "steps": np.int64(2), "on": True}, {"scores": (4,)}, 9.5, 12, 5
+    )
     message = wire.send(task, wire.pack(task.weights), node_id=4, seed=11, acknowledged=8)
     received = wire.receive(_shim.message_from_bytes(_shim.message_to_bytes(message)), 3, seed=0, own={})
     got = received.task
@@ -106,7 +110,9 @@ def test_a_stock_message_with_one_flat_array_is_answered_flat():
     assert list(answered.content["arrays"]) == ["flat"]
 
 
-@pytest.mark.parametrize("arrays", [{"flat": np.zeros(3)}, {"x": np.zeros(7)}, {"a": np.zeros(()), "b": np.zeros(6)}])
+@pytest.mark.parametrize(
+    "arrays", [{"flat": np.zeros(3)}, {"x": np.zeros(7)}, {"a": np.zeros(()), "b": np.zeros(6)}]
+)
 def test_stock_arrays_that_are_not_the_rules_are_refused(arrays):
     with pytest.raises(ConfigurationError, match="the client rule needs"):
         wire.receive(stock({k: Array(v) for k, v in arrays.items()}), 0, seed=0, own=OWN)

@@ -35,7 +35,9 @@ def make_shard(client_id, num_pairs=None):
     n = client_id + 1 if num_pairs is None else num_pairs
     text = tuple(f"{client_id}/{i}" for i in range(n))
     chosen = np.full((n, DIM), float(client_id), np.float32)
-    return Shard(client_id, f"client-{client_id}", Pairs(text, chosen, np.zeros((n, DIM), np.float32), text, text))
+    return Shard(
+        client_id, f"client-{client_id}", Pairs(text, chosen, np.zeros((n, DIM), np.float32), text, text)
+    )
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,10 @@ class PullRule:
     marker: str = ""
 
     def fresh(self, rng):
-        return {"head.bias": rng.normal(size=1).astype(np.float32), "head.weight": rng.normal(size=(DIM,)).astype(np.float32)}
+        return {
+            "head.bias": rng.normal(size=1).astype(np.float32),
+            "head.weight": rng.normal(size=(DIM,)).astype(np.float32),
+        }
 
     def answer(self, task, shard, state, rng):
         minimum = np.float32(shard.pairs.chosen[0, 0])
@@ -63,7 +68,9 @@ class PullRule:
             weights[key] = (w + self.noise * noise).astype(np.float32)
         seen = int(state.numbers.get("seen", 0)) + 1
         self._fail(shard.client_id, weights)
-        reply = Reply(weights, len(shard.pairs), {"flops": self.flops.get(shard.client_id, 1e9), "seen": seen})
+        reply = Reply(
+            weights, len(shard.pairs), {"flops": self.flops.get(shard.client_id, 1e9), "seen": seen}
+        )
         return reply, ClientState({"last": weights["head.bias"].astype(np.float64)}, {"seen": seen})
 
     def _fail(self, client_id, weights):
@@ -81,7 +88,9 @@ class PullRule:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def margins(self, weights, pairs):
-        return (np.asarray(pairs.chosen) - np.asarray(pairs.rejected)).astype(np.float64) @ weights["head.weight"]
+        return (np.asarray(pairs.chosen) - np.asarray(pairs.rejected)).astype(np.float64) @ weights[
+            "head.weight"
+        ]
 
 
 @dataclass(frozen=True)
@@ -144,12 +153,20 @@ class Toy:
         grid = grid or self.grid(num_clients, rule, executor, fleet)
         return Exchange(grid, grid.nodes, options.pop("seed", 7), **options)
 
-    def rounds(self, num_clients=4, rule=None, strategy=None, seed=7, executor=None, fleet=None, grid=None, **options):
+    def rounds(
+        self, num_clients=4, rule=None, strategy=None, seed=7, executor=None, fleet=None, grid=None, **options
+    ):
         rule = rule or PullRule()
         failed = options.pop("max_failed_rounds", 1)
         exchange = self.exchange(num_clients, rule, executor, fleet, grid, seed=seed, **options)
         return Rounds(
-            strategy or ToyAvg(), exchange, range(num_clients), fresh_from(rule, seed), seed, 10, max_failed_rounds=failed
+            strategy or ToyAvg(),
+            exchange,
+            range(num_clients),
+            fresh_from(rule, seed),
+            seed,
+            10,
+            max_failed_rounds=failed,
         )
 
     def close(self):

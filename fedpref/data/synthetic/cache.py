@@ -34,11 +34,8 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
     """The arrays of an entry, or None if it is damaged.
 
     Raises:
-        FileNotFoundError: there is no such entry.
-        StorageError: the file cannot be read.
+        StorageError: there is no such entry, or it cannot be read.
     """
-    if not path.exists():
-        raise FileNotFoundError(path)
     try:
         with safe_open(path, framework="numpy") as entry:
             arrays = {key: entry.get_tensor(key) for key in entry.keys()}

@@ -184,7 +184,9 @@ def _pick(
 def _shares(shares: Sequence[float] | None, num_groups: int | None) -> tuple[float, ...] | None:
     """The shares that were asked for, or None if neither parameter was given."""
     if shares is not None and (isinstance(shares, str) or not all(_is_number(share) for share in shares)):
-        raise ConfigurationError(f"data.shares={shares} is not a list of numbers; write data.shares=[0.8,0.2]")
+        raise ConfigurationError(
+            f"data.shares={shares} is not a list of numbers; write data.shares=[0.8,0.2]"
+        )
     if num_groups is None:
         return None if shares is None else tuple(shares)
     if isinstance(num_groups, bool) or not isinstance(num_groups, int) or num_groups < 1:

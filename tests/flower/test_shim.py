@@ -1,0 +1,69 @@
+"""What fedpref takes of Flower's internals, and what it keeps Flower from doing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+QUIET_RUN = """
+    import socket, sys
+    real = socket.socket.connect
+    def guarded(self, address):
+        host = address[0] if isinstance(address, tuple) else "unix"
+        if host not in ("127.0.0.1", "localhost", "::1", "unix"):
+            print("PHONED", address, flush=True)
+            raise OSError("no network")
+        return real(self, address)
+    socket.socket.connect = guarded
+    sys.path.insert(0, {tests!r})
+    import toy_federation
+    rounds = toy_federation.Toy().rounds(3{extra})
+    rounds.advance()
+    print("DONE", rounds.version)
+    rounds.exchange.grid.close()
+"""
+
+
+def run_quietly(extra=""):
+    code = textwrap.dedent(QUIET_RUN).format(tests=str(Path(__file__).parent), extra=extra)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert "DONE 1" in done.stdout, done.stderr
+    return done
+
+
+def test_a_run_opens_no_connection_and_prints_nothing_of_flowers():
+    done = run_quietly()
+    assert "PHONED" not in done.stdout and done.stderr == ""
+
+
+@pytest.mark.slow
+def test_a_run_on_ray_opens_no_connection_beyond_this_machine():
+    done = run_quietly(
+        ', executor=__import__("fedpref.simulation.ray", fromlist=["RayPool"]).RayPool(num_workers=1), '
+        "rule=toy_federation.PullRule()"
+    )
+    assert "PHONED" not in done.stdout
+
+
+def test_only_the_shim_imports_flowers_internals():
+    public = ("flwr.app", "flwr.clientapp", "flwr.serverapp")
+    for room in ("flower", "simulation"):
+        for path in (ROOT / "fedpref" / room).glob("*.py"):
+            for line in path.read_text().splitlines():
+                if path.name != "_shim.py" and line.strip().startswith(("from flwr", "import flwr")):
+                    assert line.split()[1].startswith(public), f"{path.name}: {line}"
+
+
+def test_ray_is_imported_only_by_its_own_file_and_only_when_started():
+    code = (
+        "import sys, fedpref.simulation.ray, fedpref.simulation.grid, fedpref.flower.strategy, "
+        "fedpref.flower.native; print(sorted({'ray', 'torch', 'hydra'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,159 @@
+"""A Flower grid in virtual time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedpref.errors import ConfigurationError
+from fedpref.flower import wire
+from fedpref.simulation.fleet import Uniform
+from fedpref.simulation.inline import Inline
+
+
+class Timed:
+    """Client i needs ``seconds[i]``."""
+
+    def __init__(self, *seconds):
+        self.seconds = seconds
+
+    def duration_s(self, client_id, task_number, flops, bytes_down, bytes_up):
+        return self.seconds[client_id]
+
+    def is_online(self, client_id, clock_s):
+        return True
+
+
+def messages(toy, *nodes):
+    arrays = wire.named_arrays(toy.PullRule().fresh(np.random.default_rng(0)))
+    content = {"arrays": arrays, "config": ConfigRecord({"server-round": 1})}
+    return [Message(RecordDict(content), node, "train") for node in nodes]
+
+
+def senders(replies):
+    return [reply.metadata.src_node_id for reply in replies]
+
+
+def test_it_is_a_flower_grid_with_equal_node_ids_in_every_run(toy):
+    grid = toy.grid(3)
+    assert isinstance(grid, Grid) and list(grid.get_node_ids()) == list(toy.grid(3).nodes) == [1, 2, 3]
+
+
+def test_replies_come_in_order_of_arrival_and_ties_by_client(toy):
+    grid = toy.grid(4, fleet=Timed(3.0, 1.0, 3.0, 2.0))
+    assert senders(grid.send_and_receive(messages(toy, 3, 4, 1, 2))) == [2, 4, 1, 3]
+    assert grid.clock_s == 3.0
+
+
+def test_an_empty_pull_jumps_to_the_next_arrival(toy):
+    grid = toy.grid(2, fleet=Timed(1.0, 4.0))
+    ids = grid.push_messages(messages(toy, 1, 2))
+    assert [senders(grid.pull_messages(ids)) for _ in range(3)] == [[1], [2], []]
+    assert grid.clock_s == 4.0
+
+
+def test_a_timeout_is_a_virtual_deadline_and_late_replies_are_gone(toy):
+    grid = toy.grid(2, fleet=Timed(1.0, 1e9))
+    assert senders(grid.send_and_receive(messages(toy, 1, 2), timeout=5.0)) == [1]
+    assert grid.clock_s == 5.0
+    assert grid.snapshot()[0]["flights"] == []
+    assert senders(grid.send_and_receive(messages(toy, 1, 2), timeout=5.0)) == [1]
+
+
+def test_a_client_works_on_one_message_after_the_other(toy):
+    grid = toy.grid(1, fleet=Timed(2.0))
+    replies = grid.send_and_receive(messages(toy, 1, 1, 1))
+    assert [reply.content["metrics"]["seen"] for reply in replies] == [1.0, 2.0, 3.0]
+    assert grid.clock_s == 6.0
+
+
+def test_an_unknown_node_is_an_error_reply(toy):
+    (reply,) = toy.grid(2).send_and_receive(messages(toy, 9))
+    assert reply.has_error() and reply.error.code == 5
+
+
+def test_an_offline_client_is_no_node(toy):
+    class Half(Timed):
+        def is_online(self, client_id, clock_s):
+            return client_id != 1
+
+    assert toy.grid(3, fleet=Half(1.0, 1.0, 1.0)).get_node_ids() == [1, 3]
+
+
+def test_a_client_that_returns_no_message_is_a_failure_and_not_a_hang(toy):
+    from flwr.clientapp import ClientApp
+
+    from fedpref.simulation.grid import VirtualGrid
+
+    app = ClientApp()
+    app.train()(lambda message, context: None)
+    with VirtualGrid(app, 1, Inline(), Uniform()) as grid:
+        (reply,) = grid.send_and_receive(messages(toy, 1))
+    assert reply.error.code == 2 and "returned NoneType, not a Message" in reply.error.reason
+
+
+def test_a_client_that_fails_halfway_keeps_its_old_state(toy):
+    from flwr.clientapp import ClientApp
+
+    from fedpref.simulation.grid import VirtualGrid
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        context.state["half"] = ConfigRecord({"done": 1})
+        raise RuntimeError("halfway")
+
+    with VirtualGrid(app, 1, Inline(), Uniform()) as grid:
+        grid.send_and_receive(messages(toy, 1))
+        assert grid.snapshot()[1] == {}
+
+
+def test_strict_lets_a_clients_own_exception_through(toy):
+    grid = toy.grid(1, toy.PullRule(faults={0: "raise"}), Inline(strict=True))
+    with pytest.raises(RuntimeError, match="the dog ate it"):
+        grid.push_messages(messages(toy, 1))
+
+
+def test_ctrl_c_in_a_client_is_not_mistaken_for_its_failure(toy):
+    from flwr.clientapp import ClientApp
+
+    from fedpref.simulation.grid import VirtualGrid
+
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        raise KeyboardInterrupt
+
+    with VirtualGrid(app, 1, Inline(), Uniform()) as grid, pytest.raises(KeyboardInterrupt):
+        grid.push_messages(messages(toy, 1))
+
+
+def test_client_code_sees_one_torch_thread(toy):
+    torch = pytest.importorskip("torch")
+    from flwr.clientapp import ClientApp
+
+    from fedpref.simulation.grid import VirtualGrid
+
+    app, seen, before = ClientApp(), [], torch.get_num_threads()
+    torch.set_num_threads(2)
+    app.train()(lambda message, context: seen.append(torch.get_num_threads()))
+    with VirtualGrid(app, 1, Inline(), Uniform()) as grid:
+        grid.push_messages(messages(toy, 1))
+    after = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert seen == [1] and after == 2
+
+
+def test_a_uniform_fleet_adds_latency_link_and_work():
+    fleet = Uniform(flops_per_s=10.0, down_bytes_per_s=4.0, up_bytes_per_s=2.0, latency_s=0.5)
+    assert fleet.duration_s(0, 0, flops=30.0, bytes_down=8, bytes_up=8) == 2 * 0.5 + 2.0 + 4.0 + 3.0
+
+
+@pytest.mark.parametrize("options", [{"flops_per_s": 0.0}, {"up_bytes_per_s": -1.0}, {"latency_s": -0.1}])
+def test_a_fleet_that_cannot_exist_is_refused(options):
+    with pytest.raises(ConfigurationError, match=f"fleet.{next(iter(options))}"):
+        Uniform(**options)
