@@ -28,8 +28,6 @@ from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
 
 __all__ = ["LoraReward", "TransformerBackbone"]
 
-_EVALUATION_TEXTS = 32
-
 
 class TransformerBackbone(Backbone, Protocol):
     """A backbone that is a transformer, so that LoRA can sit inside it."""
@@ -176,8 +174,8 @@ class LoraReward:
                     for key, parameter in trained.items():
                         _gradient(parameter).add_(parameter.detach() - anchors[key], alpha=mu)
                 optimizer.step()
-                lengths = model.tokens(texts)
-                num_tokens += sum(len(lengths[text]) for text in texts)
+                lengths = model.tokens(texts)  # of distinct texts, each of which ran once
+                num_tokens += sum(len(ids) for ids in lengths.values())
         return skipped, num_tokens
 
     def _trained(self, model: LoraModel) -> Mapping[str, torch.nn.Parameter]:
@@ -189,18 +187,13 @@ class LoraReward:
         return trained
 
     def _margins(self, model: LoraModel, pairs: Pairs) -> np.ndarray:
+        if len(pairs) == 0:
+            return np.empty(0)
         chosen, rejected = _sides(pairs)
-        tokens = model.tokens([*chosen, *rejected])
-        texts = sorted(tokens, key=lambda text: (len(tokens[text]), text))
-        rewards: dict[str, float] = {}
         with torch.no_grad():
-            for start in range(0, len(texts), _EVALUATION_TEXTS):
-                some = texts[start : start + _EVALUATION_TEXTS]
-                rewards.update(zip(some, model.rewards(some, self.use_cache).tolist(), strict=True))
-        return np.array(
-            [rewards[good] - rewards[bad] for good, bad in zip(chosen, rejected, strict=True)],
-            dtype=np.float64,
-        )
+            rewards = model.rewards([*chosen, *rejected], self.use_cache).double().cpu().numpy()
+        margins: np.ndarray = rewards[: len(pairs)] - rewards[len(pairs) :]
+        return margins
 
     def _model(self) -> LoraModel:
         return lora_model(self.backbone.checkpoint, self.lora)

@@ -81,7 +81,7 @@ def parse_words(words: Sequence[str]) -> Words:
         ConfigurationError: a flag lacks its value, or a word names no known option.
     """
     lists: dict[str, list[str]] = {"overrides": [], "hydra_flags": [], "allow": [], "config_dirs": []}
-    switches: dict[str, bool] = {}
+    switches = set()
     rest = iter(words)
     for word in rest:
         flag, equals, value = word.partition("=")
@@ -91,14 +91,21 @@ def parse_words(words: Sequence[str]) -> Words:
                 raise ConfigurationError(f"{flag} needs a value")
             lists[FLAGS_WITH_VALUE[flag]].append(value)
         elif word in SWITCHES:
-            switches[SWITCHES[word]] = True
+            switches.add(SWITCHES[word])
         elif word in ("--cfg", "-c", "--package", "-p"):
             lists["hydra_flags"] += [word, next(rest, "")]
         elif word.startswith("-"):
             lists["hydra_flags"].append(word)
         else:
             lists["overrides"].append(word)
-    result = Words(*(tuple(lists[name]) for name in lists), **switches)
+    result = Words(
+        overrides=tuple(lists["overrides"]),
+        hydra_flags=tuple(lists["hydra_flags"]),
+        allow=tuple(lists["allow"]),
+        config_dirs=tuple(lists["config_dirs"]),
+        dry_run="dry_run" in switches,
+        debug="debug" in switches,
+    )
     for directory in result.config_dirs:
         if not Path(directory).is_dir():
             raise ConfigurationError(f"--config-dir {directory} is not a directory")

@@ -48,7 +48,8 @@ def evaluate_run(
     found, warnings = checkpoint.latest(run.path / "checkpoints")
     names: Sequence[str] = found.tree["clients"]
     people = held_out_people(rows, {name: client_id for client_id, name in enumerate(names)})
-    population = Population([Shard(0, "", people[0].pairs)] * len(people), people)
+    nothing = people[0].pairs.take([])
+    population = Population([Shard(i, name, nothing) for i, name in enumerate(names)], people)
     strategy = strategy_from(config, allow)
     rule = rule_from(config, backbone_from(config, population, allow), allow)
     result = evaluate(

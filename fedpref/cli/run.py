@@ -115,9 +115,11 @@ def _run_new(config: DictConfig, words: Words) -> None:
     from fedpref.cli.build import federation_from
     from fedpref.report.rundir import RunDirectory
 
-    overrides = [word.removeprefix("++") for word in HydraConfig.get().overrides.task]
-    federation = federation_from(plain(config), words.allow)
     # Interpolations stay as they are written, so that no value of the environment reaches a file.
+    words_as_typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    overrides = [str(word).removeprefix("++") for word in words_as_typed]
+    federation = federation_from(plain(config), words.allow)
+    federation.rehearse()
     text = OmegaConf.to_yaml(config, resolve=False)
     flags = [word for package in words.allow for word in ("--allow", package)]
     flags += [word for folder in words.config_dirs for word in ("--config-dir", folder)]

@@ -108,6 +108,16 @@ class Federation:
                     "leave it out, or give it pairs"
                 )
 
+    def rehearse(self) -> None:
+        """Let strategy and rule refuse each other, and the population, before anything is written.
+
+        Raises:
+            ConfigurationError: they do.
+        """
+        clients = range(len(self.population))
+        rng = generator(self.seed, "init")
+        self.strategy.init(fresh_from(self.rule, self.seed), clients, self.rounds, rng)
+
     def grid(self) -> VirtualGrid:
         """The clients behind a Flower grid in virtual time; a context manager that starts the executor."""
         shards = self.population.shards

@@ -85,7 +85,7 @@ class Exchange:
         grid: TimedGrid,
         nodes: Sequence[int],
         seed: int,
-        limits: ReplyLimits = ReplyLimits(),
+        limits: ReplyLimits | None = None,
         shard_pairs: Sequence[int] | None = None,
         patience_s: float = math.inf,
     ) -> None:
@@ -94,7 +94,7 @@ class Exchange:
         self.grid = grid
         self.nodes = tuple(nodes)
         self.seed = seed
-        self.limits = limits
+        self.limits = limits or ReplyLimits()
         self.shard_pairs = shard_pairs
         self.patience_s = patience_s
         self._books = _Books()
@@ -119,7 +119,7 @@ class Exchange:
 
     @property
     def refused(self) -> Mapping[str, int]:
-        """Replies that belonged to no open task, counted by code: duplicate, expired, unknown_message …"""
+        """Replies that belonged to no open task, counted by code, such as duplicate or unknown_message."""
         return dict(self._books.refused)
 
     def idle(self, clients: Sequence[ClientId]) -> list[ClientId]:

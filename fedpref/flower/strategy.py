@@ -26,7 +26,7 @@ def as_flower(
     fresh: Fresh | None = None,
     num_clients: int | None = None,
     seed: int = 0,
-    limits: ReplyLimits = ReplyLimits(),
+    limits: ReplyLimits | None = None,
 ) -> AsFlower:
     """Wrap a fedpref strategy for Flower.
 
@@ -49,7 +49,7 @@ class AsFlower(NativeStrategy):  # type: ignore[misc]  # Flower is untyped here
         fresh: Fresh | None,
         num_clients: int | None,
         seed: int,
-        limits: ReplyLimits,
+        limits: ReplyLimits | None,
     ) -> None:
         self._strategy = strategy
         self._fresh = fresh

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
@@ -28,6 +27,11 @@ class TimedGrid(Protocol):
     @property
     def clock_s(self) -> float:
         """Now, in seconds since the start: virtual or wall time."""
+        ...
+
+    @property
+    def nodes(self) -> Sequence[int]:
+        """Flower's address of client i, for all clients that are known."""
         ...
 
     def get_node_ids(self) -> Iterable[int]:
@@ -76,9 +80,14 @@ class WallGrid:
         """Wall seconds since this object was made."""
         return time.monotonic() - self._started
 
+    @property
+    def nodes(self) -> list[int]:
+        """The nodes that Flower has at the moment, in ascending order."""
+        return sorted(self.grid.get_node_ids())
+
     def get_node_ids(self) -> list[int]:
         """The nodes that Flower has at the moment."""
-        return sorted(self.grid.get_node_ids())
+        return self.nodes
 
     def send(self, messages: Sequence[Message]) -> list[str | None]:
         """Push one by one, since Flower's grids leave out of one answer what they could not send."""
@@ -112,21 +121,24 @@ class WallGrid:
         raise CheckpointError("a run over a live Flower grid has no checkpoint: its clients keep running")
 
 
-def await_nodes(grid: TimedGrid, num_clients: int | None, patience_s: float = math.inf) -> list[int]:
-    """Node ids of the population, in ascending order: client i is the i-th of them.
+def await_nodes(grid: TimedGrid, num_clients: int | None, patience_s: float) -> list[int]:
+    """Node ids of the population, client by client.
+
+    Nodes of a live grid register one after the other, so the first round would miss some of them; a
+    simulated population is complete from the start, and nothing is gained by waiting for it.
 
     Args:
-        grid: where the nodes register.
+        grid: where the nodes are.
         num_clients: how many to wait for; None takes those that are there, at least one.
-        patience_s: how long to wait, in seconds of the grid's clock.
+        patience_s: how long to wait.
 
     Raises:
         FederationError: too few came in time.
     """
-    deadline_s = grid.clock_s + patience_s
     wanted = num_clients or 1
-    while len(nodes := sorted(grid.get_node_ids())) < wanted:
+    deadline_s = grid.clock_s + (patience_s if isinstance(grid, WallGrid) else 0.0)
+    while len(nodes := list(grid.nodes)) < wanted:
         if grid.clock_s >= deadline_s:
-            raise FederationError(f"{len(nodes)} of {wanted} clients came online within {patience_s:.0f} s")
+            raise FederationError(f"{len(nodes)} of {wanted} clients came online within {patience_s:g} s")
         time.sleep(_POLL_S)
     return nodes[:num_clients]

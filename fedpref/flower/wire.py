@@ -280,7 +280,8 @@ def _receive_stock(
         total = sum(math.prod(shape) for shape in own.values())
         if weights[FLAT].shape != (total,):
             raise ConfigurationError(
-                f"the server sent a flat array of shape {weights[FLAT].shape}, the client rule needs ({total},)"
+                f"the server sent a flat array of shape {weights[FLAT].shape}, "
+                f"the client rule needs ({total},)"
             )
         weights = split(weights[FLAT], own)
     elif schema_of(weights) != dict(sorted(own.items())):

@@ -64,7 +64,8 @@ def export_adapter(folder: Path, checkpoint: Checkpoint, lora: Lora, weights: We
         )
     model = lora_model(checkpoint, lora)
     model.load(weights)
-    model.peft.save_pretrained(folder)
+    # Looking for changed embeddings would ask the hub; LoRA leaves them as they are.
+    model.peft.save_pretrained(folder, save_embedding_layers=False)
     tokenizer = load_tokenizer(checkpoint)
     tokenizer.save_pretrained(folder)
     some = pairs.take(range(min(NUM_REFERENCE_PAIRS, len(pairs))))

@@ -21,6 +21,7 @@ from fedpref.types import Weights
 __all__ = ["Lora", "LoraModel", "lora_model"]
 
 _HEADS = ("score", "classifier")
+_TEXTS_A_PASS = 8
 
 
 @dataclass(frozen=True)
@@ -143,23 +144,36 @@ class LoraModel:
     def rewards(self, texts: Sequence[str], use_cache: bool = True) -> torch.Tensor:
         """Reward of each text, shape (num_texts,), differentiable.
 
+        Every distinct text runs once, beside others of about its length, so that little is padding.
+
         Args:
-            texts: prompt and response joined; one forward pass, padded on the right.
+            texts: prompt and response joined; may repeat.
             use_cache: run the trainable layers only, from cached activations; else the whole model.
         """
         tokens = self.tokens(texts)
+        distinct = sorted(tokens, key=lambda text: (len(tokens[text]), text))
+        states = self.states(distinct) if use_cache else None
+        parts = []
+        for start in range(0, len(distinct), _TEXTS_A_PASS):
+            some = distinct[start : start + _TEXTS_A_PASS]
+            parts.append(self._forward([tokens[text] for text in some], states and [states[t] for t in some]))
+        place = {text: row for row, text in enumerate(distinct)}
+        return torch.cat(parts)[[place[text] for text in texts]]
+
+    def _forward(self, ids: Sequence[np.ndarray], states: Sequence[np.ndarray] | None) -> torch.Tensor:
+        device = self.peft.device
         pad = load_tokenizer(self._checkpoint).pad_token_id
-        ids = _padded([tokens[text] for text in texts], pad).to(self.peft.device)
-        mask = _padded([np.ones_like(tokens[text]) for text in texts], 0).to(self.peft.device)
-        if use_cache:
-            cached = self.states(texts)
-            states = _padded([cached[text] for text in texts], 0.0).to(self.peft.device)
-            with injected(self._layers[: self._first], self._layers[self._first], states):
-                logits = self.peft(input_ids=ids, attention_mask=mask).logits
-        else:
-            logits = self.peft(input_ids=ids, attention_mask=mask).logits
-        rewards: torch.Tensor = logits[:, 0]
-        return rewards
+        inputs = {
+            "input_ids": _padded(ids, pad).to(device),
+            "attention_mask": _padded([np.ones_like(row) for row in ids], 0).to(device),
+        }
+        if states is None:
+            whole: torch.Tensor = self.peft(**inputs).logits[:, 0]
+            return whole
+        frozen, first = self._layers[: self._first], self._layers[self._first]
+        with injected(frozen, first, _padded(states, 0.0).to(device)):
+            suffix: torch.Tensor = self.peft(**inputs).logits[:, 0]
+        return suffix
 
 
 def _padded(rows: Sequence[np.ndarray], value: float) -> torch.Tensor:

@@ -149,6 +149,7 @@ def load_model(checkpoint: Checkpoint, reward: bool = False) -> Any:
         raise _not_loaded(checkpoint, error) from error
     model.config.pad_token_id = load_tokenizer(checkpoint).pad_token_id
     model.config.use_cache = False
+    model.name_or_path = checkpoint.model  # what adapters name as their base: never a folder of this machine
     return model.to(torch.get_default_device()).eval().requires_grad_(False)
 
 

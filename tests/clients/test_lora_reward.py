@@ -188,6 +188,7 @@ def test_a_client_without_pairs_returns_what_it_received(backbone: HuggingFace) 
     task = Task(client_id=0, weights=weights)
     reply, _ = learner.answer(task, Shard(0, "a", PAIRS.take([])), ClientState(), generator(0, "task"))
     assert reply.num_pairs == 0 and reply.weights == weights
+    assert learner.margins(weights, PAIRS.take([])).shape == (0,)
 
 
 def test_steps_without_finite_gradients_are_skipped_and_counted(backbone: HuggingFace) -> None:

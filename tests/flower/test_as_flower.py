@@ -147,6 +147,11 @@ def test_too_few_nodes_are_an_error_not_an_endless_wait(toy):
         )
 
 
+def test_a_simulated_population_that_is_too_small_is_told_at_once(toy):
+    with pytest.raises(FederationError, match="2 of 3 clients"):
+        as_flower(toy.ToyAvg(), num_clients=3).start(toy.grid(2), wire.named_arrays(START), 1)
+
+
 def test_settings_that_would_be_ignored_are_refused(toy):
     with pytest.raises(ConfigurationError, match="train_config"):
         as_flower(toy.ToyAvg()).start(

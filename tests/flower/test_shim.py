@@ -23,6 +23,7 @@ QUIET_RUN = """
     socket.socket.connect = guarded
     sys.path.insert(0, {tests!r})
     import toy_federation
+    {first}
     rounds = toy_federation.Toy().rounds(3{extra})
     rounds.advance()
     print("DONE", rounds.version)
@@ -30,8 +31,8 @@ QUIET_RUN = """
 """
 
 
-def run_quietly(extra=""):
-    code = textwrap.dedent(QUIET_RUN).format(tests=str(Path(__file__).parent), extra=extra)
+def run_quietly(first="", extra=""):
+    code = textwrap.dedent(QUIET_RUN).format(tests=str(Path(__file__).parent), first=first, extra=extra)
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert "DONE 1" in done.stdout, done.stderr
     return done
@@ -44,10 +45,11 @@ def test_a_run_opens_no_connection_and_prints_nothing_of_flowers():
 
 @pytest.mark.slow
 def test_a_run_on_ray_opens_no_connection_beyond_this_machine():
-    done = run_quietly(
-        ', executor=__import__("fedpref.simulation.ray", fromlist=["RayPool"]).RayPool(num_workers=1), '
-        "rule=toy_federation.PullRule()"
+    first = (
+        "from ray import cloudpickle; from fedpref.simulation.ray import RayPool; "
+        "cloudpickle.register_pickle_by_value(toy_federation)"
     )
+    done = run_quietly(first, ", executor=RayPool(num_workers=1)")
     assert "PHONED" not in done.stdout
 
 

@@ -17,10 +17,9 @@ from fedpref.flower import _shim, wire
 from fedpref.flower.validation import Rejection, ReplyLimits, validate_reply
 from fedpref.types import Task, Update
 
-CODES = {
-    "non_finite", "shape", "dtype", "keys", "norm", "weight", "weight_claim", "missing_metric", "type", "size",
-    "rank", "wrong_task",
-}  # fmt: skip
+CODES = set(
+    "non_finite shape dtype keys norm weight weight_claim missing_metric type size rank wrong_task".split()
+)
 LORA = {"q.lora_A.weight": np.zeros((8, 4), np.float32), "q.lora_B.weight": np.zeros((4, 8), np.float32)}
 
 
@@ -52,8 +51,8 @@ def as_message(records):
     return Message(RecordDict(records), 1, "train")
 
 
-def judge(message, asked=None, limits=ReplyLimits(), shard_pairs=None):
-    return validate_reply(message, asked or task(), limits, shard_pairs)
+def judge(message, asked=None, limits=None, shard_pairs=None):
+    return validate_reply(message, asked or task(), limits or ReplyLimits(), shard_pairs)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -81,7 +80,7 @@ CASES = [
     (reply(two(np.zeros(1, np.float32))), "shape", "array 'w' has shape (1,), expected (4,)"),
     (reply(two(np.zeros((2, 2), np.float32))), "shape", "array 'w' has shape (2, 2), expected (4,)"),
     (reply(two(np.zeros(4, np.int64)), named=True), "dtype", "array 'w' has dtype int64, expected float32"),
-    (reply({"w": np.zeros(4), "b": np.zeros(1)}), "dtype", "array 'flat' has dtype float64, expected float32"),
+    (reply({"w": np.zeros(4), "b": np.zeros(1)}), "dtype", "array 'flat' has dtype float64, expected float32"),  # noqa: E501
     (reply(two(np.zeros(4, np.float32), "evil")), "keys", "unexpected arrays ['evil']; missing ['b']"),
     (reply({}), "keys", "unexpected arrays []; missing ['b', 'w']"),
     (reply(with_value(1e30)), "norm", "update norm 1.4e+30 exceeds 1.0e+03"),

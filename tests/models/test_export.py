@@ -32,11 +32,12 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 folder, base = sys.argv[1:]
 torch.set_num_threads(1)
-model = PeftModel.from_pretrained(AutoModelForSequenceClassification.from_pretrained(base, num_labels=1), folder)
+model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1)
+model = PeftModel.from_pretrained(model, folder).eval()
 tokenizer, reference = AutoTokenizer.from_pretrained(folder), json.load(open(f"{folder}/reference.json"))
 with torch.no_grad():
     logits = [
-        [float(model.eval()(**tokenizer(text, return_tensors="pt")).logits[0, 0]) for text in row]
+        [float(model(**tokenizer(text, return_tensors="pt")).logits[0, 0]) for text in row]
         for row in reference["texts"]
     ]
 assert not any(name.startswith("fedpref") for name in sys.modules)

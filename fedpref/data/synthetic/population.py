@@ -146,7 +146,7 @@ class Synthetic:
                 return unpack(stored), []
             notes.append(f"The cached texts {path.name} were damaged and have been written anew.")
         drawn = _draw_all(self.form, recipe, annotators, seed)
-        cache.write(path, pack(drawn), identity)
+        cache.write(path, pack(drawn))
         return drawn, notes
 
 
