@@ -116,8 +116,9 @@ def _run_new(config: DictConfig, words: Words) -> None:
     from fedpref.report.rundir import RunDirectory
 
     # Interpolations stay as they are written, so that no value of the environment reaches a file.
-    words_as_typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
-    overrides = [str(word).removeprefix("++") for word in words_as_typed]
+    typed = OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)
+    assert isinstance(typed, list)
+    overrides = [str(word).removeprefix("++") for word in typed]
     federation = federation_from(plain(config), words.allow)
     federation.rehearse()
     text = OmegaConf.to_yaml(config, resolve=False)

@@ -7,13 +7,12 @@ a fresh copy before the next, so that the wrapped object itself never changes.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.app.exception import AppExitException
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Bulyan, Krum, MultiKrum
@@ -22,27 +21,15 @@ from flwr.serverapp.strategy import Strategy as NativeStrategy
 from fedpref.errors import ConfigurationError, FederationError
 from fedpref.flower import _shim
 from fedpref.flower.fence import rng_fence
+from fedpref.flower.memory import FlowerArrays, FlowerMemory, memory_of, recalled
 from fedpref.flower.wire import NUM_EXAMPLES, named_arrays, named_weights, schema_of
 from fedpref.types import Arrival, ClientId, Fold, Fresh, Plan, Task, Weights
 
+# The classes of the state are names of this module, so that a checkpoint finds them beside the strategy.
 __all__ = ["FlowerArrays", "FlowerMemory", "FlowerState", "FlowerStrategy"]
 
 _CLIENT_FAILED = 2  # Flower's error code
 _NO_FRACTION = 1e-9  # above 0, which would switch training off; below one node, so that the minimum decides
-
-
-@dataclass(frozen=True, eq=False)
-class FlowerArrays:
-    """An ``ArrayRecord`` as plain data."""
-
-    arrays: Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True, eq=False)
-class FlowerMemory:
-    """The changing attributes of one Flower strategy; a wrapped strategy's are nested."""
-
-    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +74,7 @@ class FlowerStrategy:
             raise ConfigurationError(
                 f"cohort_size={self.cohort_size} is larger than the population of {len(clients)} clients"
             )
-        return FlowerState(0, fresh("global"), _memory_of(self.inner))
+        return FlowerState(0, fresh("global"), memory_of(self.inner))
 
     def plan(
         self, state: FlowerState, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
@@ -96,7 +83,7 @@ class FlowerStrategy:
         if not idle:
             return state, Plan(())
         _shim.adopt_process()
-        inner = _recalled(self.inner, state.memory)
+        inner = recalled(self.inner, state.memory)
         if self.cohort_size is not None:
             _set_cohort(inner, min(self.cohort_size, len(idle)))
         with rng_fence(rng):
@@ -106,7 +93,7 @@ class FlowerStrategy:
                 )
             )
         tasks = sorted(_tasks_of(messages), key=lambda task: task.client_id)
-        planned = FlowerState(state.round_index, state.weights, _memory_of(inner, self.inner))
+        planned = FlowerState(state.round_index, state.weights, memory_of(inner, self.inner))
         return planned, Plan(tasks)
 
     def fold(
@@ -114,7 +101,7 @@ class FlowerStrategy:
     ) -> Fold:
         """What ``aggregate_train`` makes of the answers; no arrays means that the model stays."""
         _shim.adopt_process()
-        inner = _recalled(self.inner, state.memory)
+        inner = recalled(self.inner, state.memory)
         replies = _replies_of(arrivals, getattr(inner, "arrayrecord_key", "arrays"))
         round_index = state.round_index + 1
         try:
@@ -124,7 +111,7 @@ class FlowerStrategy:
             raise FederationError(f"round {round_index}: {type(inner).__name__} stopped: {error}") from error
         weights = state.weights if arrays is None else _checked(named_weights(arrays), state, inner)
         numbers = {key: float(v) for key, v in (metrics or {}).items() if isinstance(v, (int, float))}
-        new = FlowerState(round_index, weights, _memory_of(inner, self.inner))
+        new = FlowerState(round_index, weights, memory_of(inner, self.inner))
         return Fold(new, arrays is not None, metrics=numbers)
 
     def models(self, state: FlowerState) -> Mapping[str, Weights]:
@@ -245,75 +232,3 @@ def _needed_replies(strategy: NativeStrategy) -> int:
     if isinstance(strategy, (Krum, MultiKrum)):
         return 2 * int(strategy.num_malicious_nodes) + 3
     return 1
-
-
-# ---------------------------------------------------------------------------------- memory
-
-
-class _Opaque(Exception):
-    """Not plain data."""
-
-
-def _memory_of(strategy: NativeStrategy, original: NativeStrategy | None = None) -> FlowerMemory:
-    """The attributes of a strategy that are plain data.
-
-    Raises:
-        ConfigurationError: an attribute that is not plain data has changed since ``original``.
-    """
-    memory = {}
-    for name, value in vars(strategy).items():
-        before = getattr(original, name, None)
-        if isinstance(value, NativeStrategy):
-            memory[name] = _memory_of(value, before)
-            continue
-        try:
-            memory[name] = _plain(value)
-        except _Opaque:
-            if original is not None and value is not before:
-                raise ConfigurationError(
-                    f"strategy: {type(strategy).__name__}.{name} changes during a run and holds a "
-                    f"{type(value).__name__}, which no checkpoint can keep"
-                ) from None
-    return FlowerMemory(memory)
-
-
-def _recalled(original: NativeStrategy, memory: FlowerMemory) -> NativeStrategy:
-    """A copy of ``original`` with this memory; what is not plain data is shared."""
-    strategy = copy.copy(original)
-    for name, value in memory.attributes.items():
-        nested = isinstance(value, FlowerMemory)
-        recalled = _recalled(getattr(original, name), value) if nested else _native(value)
-        setattr(strategy, name, recalled)
-    return strategy
-
-
-def _plain(value: Any) -> Any:
-    """A copy of an attribute as plain data.
-
-    Raises:
-        _Opaque: it is a function or an object.
-    """
-    if value is None or (isinstance(value, (bool, int, float, str)) and not isinstance(value, np.generic)):
-        return value
-    if isinstance(value, (np.ndarray, np.generic)) and value.dtype != object:
-        return np.array(value)  # a NumPy scalar keeps its precision as an array of shape ()
-    if isinstance(value, ArrayRecord):
-        return FlowerArrays({key: array.numpy() for key, array in value.items()})
-    if isinstance(value, dict) and all(isinstance(key, (str, int)) for key in value):
-        return {key: _plain(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_plain(child) for child in value)
-    raise _Opaque
-
-
-def _native(value: Any) -> Any:
-    """A copy of plain data in Flower's types."""
-    if isinstance(value, FlowerArrays):
-        return ArrayRecord({key: Array(np.array(array)) for key, array in value.arrays.items()})
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: _native(child) for key, child in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(_native(child) for child in value)
-    return value

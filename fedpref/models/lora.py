@@ -156,7 +156,8 @@ class LoraModel:
         parts = []
         for start in range(0, len(distinct), _TEXTS_A_PASS):
             some = distinct[start : start + _TEXTS_A_PASS]
-            parts.append(self._forward([tokens[text] for text in some], states and [states[t] for t in some]))
+            cached = None if states is None else [states[text] for text in some]
+            parts.append(self._forward([tokens[text] for text in some], cached))
         place = {text: row for row, text in enumerate(distinct)}
         return torch.cat(parts)[[place[text] for text in texts]]
 

@@ -8,17 +8,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy import FedAdam, FedAvgM
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.data.assembly import pool
 from fedpref.data.synthetic import Synthetic
 from fedpref.errors import ConfigurationError
 from fedpref.federation.federation import Federation
+from fedpref.flower.native import FlowerStrategy
 from fedpref.models.given import Given
 from fedpref.report.rundir import RunDirectory
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.fedprox import FedProx
 from fedpref.strategies.local_only import LocalOnly
+from fedpref.strategies.tail_average import TailAverage
 from fedpref.types import Population, Shard
 
 DIM = 6
@@ -126,8 +129,23 @@ def test_bytes_add_up_to_the_weights_that_travelled(federation: Federation) -> N
     assert summary["replies_ok"] == 24 and summary["replies_failed"] == 0
 
 
-def test_a_killed_run_goes_on_to_the_same_bits_and_lines(federation: Federation, tmp_path: Path) -> None:
-    federation = dataclasses.replace(federation, rounds=6, checkpoint_every=2)
+RESUMABLE = {
+    "fedavg": FedAvg(cohort_size=6),
+    "fedprox": FedProx(mu=0.1, straggler_fraction=0.5, local_steps=4, cohort_size=6),
+    "local_only": LocalOnly(cohort_size=6),
+    "tail_average": TailAverage(FedAvg(cohort_size=6), fraction=0.5),
+    "fedadam of Flower": FlowerStrategy(FedAdam(), 6),
+    "fedavgm of Flower": FlowerStrategy(FedAvgM(server_momentum=0.9), 6),
+}
+
+
+@pytest.mark.parametrize("name", RESUMABLE)
+def test_a_killed_run_goes_on_to_the_same_bits_and_lines(
+    federation: Federation, tmp_path: Path, name: str
+) -> None:
+    federation = dataclasses.replace(
+        federation, rounds=6, checkpoint_every=2, evaluate_every=2, strategy=RESUMABLE[name]
+    )
     with run_directory(tmp_path / "whole") as directory:
         undisturbed = federation.run(directory)
         whole = directory.path
