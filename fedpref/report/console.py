@@ -51,7 +51,7 @@ def round_line(record: Mapping[str, Any], rounds: int) -> str:
 def closing_lines(
     summary: Mapping[str, Any], rounds: int, report: str, adapters: str, follow_up: str
 ) -> tuple[str, str, str]:
-    """The last three lines of a run: what was done, what was best, what to do next.
+    """The last three lines of a run: what was done, where it lies, what to do next.
 
     Args:
         summary: the final figures as in ``summary.json``.
@@ -72,12 +72,8 @@ def closing_lines(
         f"virtual {human_seconds(float(summary['virtual_s']))}",
         f"wall {human_seconds(float(summary['wall_s']))}",
     ]
-    best = [f"report: {report}"]
-    if adapters:
-        best.insert(0, f"adapters: {adapters}")
-    if summary.get("best_round") is not None:
-        best.insert(0, f"round {summary['best_round']} {summary['best_pair_accuracy']:.3f}")
-    return "  ".join(done), "  ".join(["best", *best]), f"next  {follow_up}"
+    files = [f"adapters: {adapters}"] if adapters else []
+    return "  ".join(done), "  ".join(["files", *files, f"report: {report}"]), f"next  {follow_up}"
 
 
 def accuracy(evaluation: Mapping[str, Any]) -> str:
@@ -139,7 +135,7 @@ class RunConsole:
     def close_with(self, lines: tuple[str, ...]) -> None:
         """Show the last lines, the first word of each in bold."""
         for line in lines:
-            word, rest = line[:4], line[4:]
+            word, rest = line[:5], line[5:]
             self._console.print(word, style="bold", end="", markup=False)
             self._print(rest)
 

@@ -82,6 +82,7 @@ def test_six_rounds_killed_in_three_of_them_and_resumed_are_the_undisturbed_six(
 def test_an_edited_configuration_is_not_resumed_unless_accepted(process: Run, folder: Path) -> None:
     (folder / "killer.py").write_text(KILLER)
     words = ("--allow", "killer", "strategy._target_=killer.Killer", "~strategy.combine", *TINY)
+    words = (*words, "cohort_size=5")
     code, _, err = process("run", *words, "rounds=3", "name=t", env={"KILL_IN_ROUND": "2"})
     assert code == -signal.SIGKILL, err
     (path,) = (folder / "runs" / "t").iterdir()

@@ -98,21 +98,21 @@ def test_lines_of_rounds_with_and_without_an_evaluation_align() -> None:
         assert round_line(bare, 20).index(marker) == round_line(RECORD, 20).index(marker)
 
 
-def test_the_last_lines_say_what_was_done_what_was_best_and_what_is_next() -> None:
+def test_the_last_lines_say_what_was_done_where_it_lies_and_what_is_next() -> None:
     lines = closing_lines(SUMMARY, 20, "r/report.html", "r/adapters/global", "fedpref runs show r")
     assert lines == (
         "done  20/20 rounds  pair accuracy 0.712 [0.695, 0.729]  failed replies 3/400  412 MB"
         "  virtual 1 h 52 min  wall 41 s",
-        "best  round 17 0.716  adapters: r/adapters/global  report: r/report.html",
+        "files  adapters: r/adapters/global  report: r/report.html",
         "next  fedpref runs show r",
     )
 
 
-def test_without_an_evaluation_no_round_was_best() -> None:
+def test_without_an_evaluation_the_accuracy_is_a_dash() -> None:
     bare = {name: value for name, value in SUMMARY.items() if "accuracy" not in name and "best" not in name}
     lines = closing_lines(bare, 20, "r/report.html", "", "…")
     assert "pair accuracy –" in lines[0]
-    assert lines[1] == "best  report: r/report.html"
+    assert lines[1] == "files  report: r/report.html"
 
 
 def test_the_best_round_is_the_earliest_of_equals() -> None:
