@@ -8,9 +8,12 @@ Source: Bradley and Terry 1952; Christiano et al. 2017, arXiv:1706.03741, equati
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
-from torch.nn.functional import softplus
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["bradley_terry_loss", "bradley_terry_pull", "centre_penalty", "mean_loss"]
 
@@ -24,6 +27,8 @@ def bradley_terry_loss(margins: torch.Tensor) -> torch.Tensor:
     Returns:
         A scalar; log 2 where all margins are 0.
     """
+    from torch.nn.functional import softplus  # here, so that NumPy rules start without torch
+
     return softplus(-margins).mean()
 
 

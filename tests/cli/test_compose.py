@@ -88,3 +88,9 @@ def test_every_file_of_every_group_composes_and_names_a_class(group: str, option
         if isinstance(value, dict) and "_target_" in value:
             given = {"client": ("backbone",), "backbone": supplied(config["backbone"])}.get(node, ())
             check(value, node, given)
+
+
+@pytest.mark.parametrize(("word", "rounds"), [("experiment=demo", 15), ("debug=one_round", 1)])
+def test_a_preset_changes_the_keys_that_it_names_and_the_command_line_wins(word: str, rounds: int) -> None:
+    assert compose([word]).rounds == rounds
+    assert compose([word, "rounds=7"]).rounds == 7
