@@ -8,9 +8,11 @@ Source: Bradley and Terry 1952; the proximal term: Li et al. 2020 (FedProx), arX
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -80,6 +82,17 @@ class LinearReward:
         """Margin of each pair, shape (num_pairs,), float64."""
         margins = self._differences(pairs) @ self._vector(weights)
         return np.asarray(margins)
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write ``head.safetensors`` and, in ``fedpref.json``, the identity of the features it is for."""
+        from safetensors.numpy import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(
+            {key: np.ascontiguousarray(array) for key, array in weights.items()}, folder / "head.safetensors"
+        )
+        facts = {"backbone": self.backbone.fingerprint, "dim": self.backbone.dim}
+        (folder / "fedpref.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator

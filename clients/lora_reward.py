@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -114,6 +115,12 @@ class LoraReward:
         model = self._model()
         model.load(weights)
         return self._margins(model, pairs)
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write a PEFT adapter that loads without fedpref; see ``fedpref.models.export``."""
+        from fedpref.models.export import export_adapter
+
+        export_adapter(folder, self.backbone.checkpoint, self.lora, weights)
 
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator

@@ -161,4 +161,11 @@ def supplied(backbone: Mapping[str, Any]) -> Sequence[str]:
 def rule_from(config: Mapping[str, Any], backbone: Backbone, allow: Sequence[str] = ()) -> ClientRule:
     """The client rule on its backbone."""
     rule: ClientRule = build(config["client"], "client", (*ALLOWED, *allow), backbone=backbone)
+    from fedpref.maths.lora import FreezeA
+
+    combine = resolve(config["combine"]["_target_"], "combine._target_", (*ALLOWED, *allow))
+    if combine is FreezeA and getattr(rule, "freeze_a", True) is False:
+        raise ConfigurationError(
+            "combine=freeze_a averages B over a common A, but clients train A; set client.freeze_a=true"
+        )
     return rule

@@ -20,9 +20,45 @@ from fedpref.models.text import join
 from fedpref.models.transformer import Checkpoint, load_tokenizer
 from fedpref.types import Pairs, Weights
 
-__all__ = ["export_adapter", "load_adapter", "reference_logits"]
+__all__ = ["REFERENCE_PAIRS", "export_adapter", "load_adapter", "reference_logits"]
 
 NUM_REFERENCE_PAIRS = 8
+
+# Nobody's data: what is published with an adapter must not hold a client's texts.
+REFERENCE_PAIRS = Pairs(
+    prompts=(
+        "How do I boil an egg?",
+        "Name a river in Europe.",
+        "Is it going to rain?",
+        "Summarise: the cat sat on the mat.",
+        "What is seven times eight?",
+        "Tell me a joke.",
+        "How far away is the moon?",
+        "",
+    ),
+    chosen=(
+        "Lower it into boiling water for eight minutes, then cool it under the tap.",
+        "The Danube.",
+        "I cannot see the sky from here; a local forecast will tell you.",
+        "A cat was on a mat.",
+        "Fifty-six.",
+        "Why did the scarecrow get a prize? He was outstanding in his field.",
+        "About 384,000 kilometres on average.",
+        "A sentence without a prompt.",
+    ),
+    rejected=(
+        "Eggs are laid by hens.",
+        "The Nile.",
+        "Yes.",
+        "The mat, which was red, had been bought in 1952 by a sailor.",
+        "Fifty-four, I think.",
+        "No.",
+        "It is very far, so nobody has ever measured it, but it is far.",
+        "sentence a without prompt",
+    ),
+    pair_ids=tuple(f"reference/{i}" for i in range(NUM_REFERENCE_PAIRS)),
+    topics=("",) * NUM_REFERENCE_PAIRS,
+)
 
 _README = """---
 library_name: peft
@@ -44,7 +80,9 @@ two rewards for one prompt mean anything. `reference.json` has pairs and their l
 """
 
 
-def export_adapter(folder: Path, checkpoint: Checkpoint, lora: Lora, weights: Weights, pairs: Pairs) -> None:
+def export_adapter(
+    folder: Path, checkpoint: Checkpoint, lora: Lora, weights: Weights, pairs: Pairs = REFERENCE_PAIRS
+) -> None:
     """Write an adapter.
 
     Args:

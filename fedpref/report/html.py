@@ -147,7 +147,11 @@ def _cards(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         cards.append(("failed replies", f"{figures['replies_failed']}", f"of {total}"))
     if "best_round" in figures:
         cards.append(
-            ("best round", f"{figures['best_round']}", f"with {percent(figures['best_pair_accuracy'])} of these very pairs: optimistic")
+            (
+                "best round",
+                f"{figures['best_round']}",
+                f"with {percent(figures['best_pair_accuracy'])} of these very pairs: optimistic",
+            )
         )
     return cards
 

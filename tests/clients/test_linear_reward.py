@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,3 +238,15 @@ def test_weights_of_another_shape_and_other_kinds_of_task_are_refused() -> None:
     with pytest.raises(ConfigurationError, match="'score'"):
         task = Task(0, weights_of(), kind="score")
         rule().answer(task, Shard(0, "a", pairs), ClientState(), generator(0, "task"))
+
+
+def test_an_exported_head_loads_without_fedpref_and_names_its_features(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    rule = LinearReward(Given(3), init_std=1.0)
+    weights = rule.fresh(generator(0, "fresh"))
+    rule.export(weights, tmp_path / "global")
+    found = load_file(tmp_path / "global" / "head.safetensors")
+    np.testing.assert_array_equal(found["score.weight"], weights["score.weight"])
+    facts = json.loads((tmp_path / "global" / "fedpref.json").read_text())
+    assert facts == {"backbone": Given(3).fingerprint, "dim": 3}
