@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -27,6 +28,9 @@ from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
 __all__ = ["LinearReward"]
 
 _KEY = "score.weight"
+_kept_differences: WeakKeyDictionary[Pairs, dict[str, np.ndarray]] = WeakKeyDictionary()
+# Backbones are frozen dataclasses, so equal ones share an entry.
+_kept_differences: WeakKeyDictionary[Pairs, dict[Backbone, np.ndarray]] = WeakKeyDictionary()
 _Step: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
@@ -141,10 +145,15 @@ class LinearReward:
         return Reply(weights, num_pairs, metrics), state
 
     def _differences(self, pairs: Pairs) -> np.ndarray:
-        chosen = self.backbone.features(pairs.prompts, pairs.chosen)
-        rejected = self.backbone.features(pairs.prompts, pairs.rejected)
-        differences: np.ndarray = chosen.astype(np.float64) - rejected
-        return differences
+        """Feature differences z, shape (num_pairs, H), float64; kept as long as ``pairs`` lives."""
+        kept = _kept_differences.setdefault(pairs, {})
+        if self.backbone not in kept:
+            chosen = self.backbone.features(pairs.prompts, pairs.chosen)
+            rejected = self.backbone.features(pairs.prompts, pairs.rejected)
+            differences = chosen.astype(np.float64) - rejected
+            differences.setflags(write=False)
+            kept[self.backbone] = differences
+        return kept[self.backbone]
 
     def _vector(self, weights: Weights) -> np.ndarray:
         shapes = {key: array.shape for key, array in weights.items()}

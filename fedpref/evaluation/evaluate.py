@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -13,6 +14,10 @@ from fedpref.evaluation import metrics
 from fedpref.types import ClientId, ClientRule, Pairs, Population, Strategy, Weights
 
 __all__ = ["Evaluation", "UserScore", "evaluate"]
+
+
+_MOST_GROUPINGS = 8
+_kept_groupings: WeakKeyDictionary[Population, dict[tuple[int, ...], Pairs]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -143,7 +148,7 @@ def _margins(
         together.setdefault(_identity(models), []).append(index)
     margins: dict[int, np.ndarray] = {}
     for members in together.values():
-        pairs = _joined([population.held_out[index].pairs for index in members])
+        pairs = _together(population, tuple(members))
         voted = metrics.vote(np.stack([_checked(rule, model, pairs) for model in served[members[0]]]))
         ends = np.cumsum([len(population.held_out[index].pairs) for index in members])
         margins.update(zip(members, np.split(voted, ends[:-1]), strict=True))
@@ -166,6 +171,19 @@ def _checked(rule: ClientRule, model: Weights, pairs: Pairs) -> np.ndarray:
             " diverged; lower the learning rate"
         )
     return margins
+
+
+def _together(population: Population, members: tuple[int, ...]) -> Pairs:
+    """Pairs of several held-out sets as one object, the same at every evaluation of a global model.
+
+    Rules keep what they compute for an object; the last few groupings of a population are remembered.
+    """
+    kept = _kept_groupings.setdefault(population, {})
+    if members not in kept:
+        while len(kept) >= _MOST_GROUPINGS:
+            del kept[next(iter(kept))]
+        kept[members] = _joined([population.held_out[index].pairs for index in members])
+    return kept[members]
 
 
 def _joined(parts: Sequence[Pairs]) -> Pairs:
