@@ -28,7 +28,6 @@ from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
 __all__ = ["LinearReward"]
 
 _KEY = "score.weight"
-_kept_differences: WeakKeyDictionary[Pairs, dict[str, np.ndarray]] = WeakKeyDictionary()
 # Backbones are frozen dataclasses, so equal ones share an entry.
 _kept_differences: WeakKeyDictionary[Pairs, dict[Backbone, np.ndarray]] = WeakKeyDictionary()
 _Step: TypeAlias = Callable[[np.ndarray], np.ndarray]
@@ -45,7 +44,7 @@ class LinearReward:
         backbone: gives the features.
         local_steps: gradient steps a task.
         batch_pairs: pairs a step; None means the whole shard.
-        lr: step size; text backbones have features of norm 8, for which 0.1 is near the largest stable one.
+        lr: step size; text backbones give features of norm 8, so that one step size suits them all.
         optimizer: "sgd", or "adamw" (betas 0.9 and 0.95).
         l2: ridge penalty ``l2/2 |w|^2``; it keeps separable shards finite.
         init_std: standard deviation of initial weights.
@@ -57,7 +56,7 @@ class LinearReward:
     backbone: Backbone
     local_steps: int = 30
     batch_pairs: int | None = 16
-    lr: float = 0.1
+    lr: float = 0.3
     optimizer: Literal["sgd", "adamw"] = "sgd"
     l2: float = 0.0
     init_std: float = 0.0
