@@ -17,13 +17,14 @@ from fedpref.errors import ConfigurationError, did_you_mean
 if TYPE_CHECKING:
     from omegaconf import DictConfig, ListConfig
 
-__all__ = ["GROUPS", "Words", "compose", "jobs", "options_of", "parse_words", "plain"]
+__all__ = ["GROUPS", "Words", "check_directories", "compose", "jobs", "options_of", "parse_words", "plain"]
 
 CONFIG_MODULE = "fedpref.configs"
 GROUPS = (
     "data",
     "partition",
     "backbone",
+    "template",
     "client",
     "combine",
     "strategy",
@@ -36,8 +37,13 @@ GROUPS = (
 NODES = ("split", "limits", "checkpoint")  # configured like a group, with one choice each
 KEYS = ("name", "out", "seed", "rounds", "cohort_size")
 REFUSED = ("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")
+OPTIONAL = ("experiment", "debug")  # groups that a run can do without
 FLAGS_WITH_VALUE = {"--allow": "allow", "--config-dir": "config_dirs"}
 SWITCHES = {"--dry-run": "dry_run", "--debug": "debug"}
+HYDRA_SWITCHES = ("-m", "--multirun", "--resolve", "--hydra-help")
+_CFG = ("job", "hydra", "all")
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+HYDRA_FLAGS_WITH_VALUE = {"--cfg": _CFG, "-c": _CFG, "--info": _INFO, "-i": _INFO, "--package": (), "-p": ()}
 
 
 @dataclass(frozen=True)
@@ -92,10 +98,18 @@ def parse_words(words: Sequence[str]) -> Words:
             lists[FLAGS_WITH_VALUE[flag]].append(value)
         elif word in SWITCHES:
             switches.add(SWITCHES[word])
-        elif word in ("--cfg", "-c", "--package", "-p"):
-            lists["hydra_flags"] += [word, next(rest, "")]
-        elif word.startswith("-"):
+        elif flag in HYDRA_FLAGS_WITH_VALUE:
+            value = value if equals else next(rest, "")
+            choices = HYDRA_FLAGS_WITH_VALUE[flag]
+            if not value or (choices and value not in choices):
+                raise ConfigurationError(f"{flag} needs a value, one of {', '.join(choices) or 'the groups'}")
+            lists["hydra_flags"] += [flag, value]
+        elif word in HYDRA_SWITCHES:
             lists["hydra_flags"].append(word)
+        elif word.startswith("-"):
+            flags = (*FLAGS_WITH_VALUE, *SWITCHES, *HYDRA_SWITCHES, *HYDRA_FLAGS_WITH_VALUE)
+            mend = did_you_mean(flag, flags)
+            raise ConfigurationError(f"unknown option '{flag}'.{mend} There are {', '.join(flags)}")
         else:
             lists["overrides"].append(word)
     result = Words(
@@ -106,11 +120,16 @@ def parse_words(words: Sequence[str]) -> Words:
         dry_run="dry_run" in switches,
         debug="debug" in switches,
     )
-    for directory in result.config_dirs:
-        if not Path(directory).is_dir():
-            raise ConfigurationError(f"--config-dir {directory} is not a directory")
+    check_directories(result.config_dirs)
     with _hydra():
         return replace(result, overrides=tuple(_completed(word, result) for word in result.overrides))
+
+
+def check_directories(config_dirs: Sequence[str]) -> None:
+    """Raise ConfigurationError if one of the folders of ``--config-dir`` is none."""
+    for directory in config_dirs:
+        if not Path(directory).is_dir():
+            raise ConfigurationError(f"--config-dir {directory} is not a directory")
 
 
 def _completed(word: str, words: Words) -> str:
@@ -131,11 +150,15 @@ def _completed(word: str, words: Words) -> str:
         raise ConfigurationError(f"{key} is derived; choose out=DIR and name=NAME instead")
     if head == "hydra":
         return word
+    if override.is_sweep_override() and not words.is_sweep:
+        raise ConfigurationError(f"'{word}' is a sweep; add -m, or write a list as {key}=[…]")
     known = [*GROUPS, *NODES, *KEYS]
     if head not in known:
         if override.is_add() and not override.is_force_add():
             return word
         raise ConfigurationError(f"unknown option '{key}'.{did_you_mean(head, known)}")
+    if override.is_delete() and key in known and key not in OPTIONAL:
+        raise ConfigurationError(f"'{word}' leaves no {key}, which every run needs; set {key}=VALUE instead")
     if head not in (*GROUPS, *NODES):
         return word
     if "." in key:
@@ -146,7 +169,7 @@ def _completed(word: str, words: Words) -> str:
     options = options_of(head, words.config_dirs)
     choices = [str(choice) for choice in _choices(override)]
     for choice in choices:
-        if choice != "None" and choice not in options:
+        if choice not in options:
             raise ConfigurationError(
                 f"{head}={choice} does not exist.{did_you_mean(choice, options)} "
                 f"There are {', '.join(options)}"

@@ -8,13 +8,26 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 from fedpref.data.rows import TEST, TRAIN, Columns, Rows, collect
 from fedpref.errors import ConfigurationError
 
-__all__ = ["HubDataset", "PreferenceFile"]
+__all__ = ["HubDataset", "PreferenceFile", "Source"]
 
 _GZIP_MAGIC, _PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+
+
+class Source(Protocol):
+    """Where rows come from."""
+
+    def rows(self) -> Rows:
+        """Read them all.
+
+        Raises:
+            ConfigurationError: they cannot be read, or a column or row is wrong.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,21 @@ class PreferenceFile(Columns):
         Raises:
             ConfigurationError: the file cannot be read, or a column or row is wrong.
         """
+        return collect(self.records(), Path(self.path).name, self)
+
+    def records(self) -> list[Mapping[str, object]]:
+        """The rows as the file has them.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
         path = Path(self.path).expanduser()
         try:
             with path.open("rb") as file:
                 magic = file.read(4)
             if magic == _PARQUET_MAGIC:
-                return collect(_parquet(path), path.name, self)
-            return collect(_json_lines(path, is_gzip=magic.startswith(_GZIP_MAGIC)), path.name, self)
+                return _parquet(path)
+            return list(_json_lines(path, is_gzip=magic.startswith(_GZIP_MAGIC)))
         except FileNotFoundError:
             raise ConfigurationError(f"data.path={self.path}: no such file") from None
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:

@@ -56,7 +56,9 @@ def save(
     temporary = root / f"{final.name}.tmp"
     files = {
         "state.json": (json.dumps(tree, sort_keys=True, allow_nan=False) + "\n").encode(),
-        "arrays.safetensors": to_bytes({name: np.ascontiguousarray(array) for name, array in arrays.items()}),
+        "arrays.safetensors": to_bytes(
+            {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        ),
     }
     manifest = {
         "format": FORMAT,
@@ -136,7 +138,7 @@ def _rounds(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         return iter(())
     found = [path for path in root.iterdir() if path.name.startswith(PREFIX) and path.suffix != ".tmp"]
-    return iter(sorted(found, key=lambda path: path.name, reverse=True))
+    return iter(sorted(found, key=lambda path: (len(path.name), path.name), reverse=True))
 
 
 def _sync_directory(path: Path) -> None:

@@ -32,6 +32,8 @@ def to_plain(value: Any, arrays: dict[str, np.ndarray]) -> Json:
     names = {id(array): name for name, array in arrays.items()}
 
     def encode(node: Any, path: str) -> Json:
+        if isinstance(node, np.generic) and not isinstance(node, np.str_):
+            return {"scalar": encode(np.asarray(node), path)["array"]}
         if node is None or isinstance(node, (bool, int, str)):
             return node
         if isinstance(node, float):
@@ -39,10 +41,8 @@ def to_plain(value: Any, arrays: dict[str, np.ndarray]) -> Json:
         if isinstance(node, np.ndarray):
             if id(node) not in names:
                 names[id(node)] = f"{len(arrays):06d}"
-                arrays[names[id(node)]] = node
+                arrays[names[id(node)]] = node  # also keeps it alive, and so its identity unique
             return {"array": names[id(node)]}
-        if isinstance(node, np.generic):
-            return encode(node.item(), path)
         if isinstance(node, Mapping):
             if not all(isinstance(key, (str, int)) and not isinstance(key, bool) for key in node):
                 raise TypeError(f"state{path}: keys must be strings or integers, got {list(node)!r:.80}")
@@ -55,7 +55,7 @@ def to_plain(value: Any, arrays: dict[str, np.ndarray]) -> Json:
                 field.name: encode(getattr(node, field.name), f"{path}.{field.name}")
                 for field in dataclasses.fields(node)
             }
-            return {"class": type(node).__qualname__, "fields": fields}
+            return {"class": _name_of(type(node)), "fields": fields}
         raise TypeError(
             f"state{path} is a {type(node).__name__}; a state holds numbers, strings, None, NumPy arrays, "
             "lists, tuples, mappings and frozen dataclasses"
@@ -75,7 +75,7 @@ def from_plain(tree: Json, arrays: Mapping[str, np.ndarray], classes: Iterable[t
     Raises:
         CheckpointError: the tree names a class that is not among ``classes``, or is malformed.
     """
-    known = {cls.__qualname__: cls for cls in classes}
+    known = {_name_of(cls): cls for cls in classes}
 
     def decode(node: Json) -> Any:
         if not isinstance(node, dict):
@@ -84,6 +84,8 @@ def from_plain(tree: Json, arrays: Mapping[str, np.ndarray], classes: Iterable[t
             return float.fromhex(node["float"])
         if "array" in node:
             return arrays[node["array"]]
+        if "scalar" in node:
+            return arrays[node["scalar"]][()]
         if "map" in node:
             return {key: decode(child) for key, child in node["map"]}
         if "list" in node:
@@ -102,6 +104,11 @@ def from_plain(tree: Json, arrays: Mapping[str, np.ndarray], classes: Iterable[t
         return decode(tree)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"the checkpoint's state cannot be read: {error!r}") from error
+
+
+def _name_of(cls: type) -> str:
+    """Module and name: two strategies, one around the other, may each have a class ``State``."""
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def state_classes(value: Any) -> Sequence[type]:

@@ -81,7 +81,13 @@ class _Desk:
 
 
 def evaluate(rule: ClientRule, task: Task, shard: Shard) -> Reply:
-    """Accuracy (ties count half) and mean Bradley–Terry loss in nats of ``task.weights`` on a shard."""
+    """Accuracy (ties count half) and mean Bradley–Terry loss in nats of ``task.weights`` on a shard.
+
+    Raises:
+        ConfigurationError: the shard is empty, so that there is no mean.
+    """
+    if len(shard.pairs) == 0:
+        raise ConfigurationError(f"client {shard.client_id} ({shard.name}) has no pairs to evaluate on")
     margins = np.asarray(rule.margins(task.weights, shard.pairs), dtype=np.float64)
     accuracy = float(np.mean(np.where(margins == 0, 0.5, margins > 0)))
     loss = float(np.mean(np.logaddexp(0.0, -margins)))

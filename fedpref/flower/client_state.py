@@ -2,6 +2,7 @@
 
 A server may reject an answer, lose it, or have stopped waiting for it. So a new state stays pending, with
 its task's number, until the next task says which task was accepted last; then it is committed or dropped.
+A client whose answers are rejected twice in a row is told that none was ever accepted, and starts afresh.
 One mechanism for our own engine and for a live Flower wire; both states live in Flower's ``Context.state``.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedpref.flower.wire import decode_array
+from fedpref.flower.wire import NOT_ACKNOWLEDGED, decode_array
 from fedpref.types import ClientState
 
 __all__ = ["propose", "settle"]
@@ -27,9 +28,11 @@ def settle(records: RecordDict, acknowledged: int | None) -> ClientState:
 
     Args:
         records: ``Context.state``, changed in place.
-        acknowledged: number of this client's last accepted task, -1 for none; None where the server does
-            not say (stock Flower), which counts as accepted.
+        acknowledged: number of this client's last accepted task; -1 for none, which empties the state;
+            None where the server does not say (stock Flower), which counts as accepted.
     """
+    if acknowledged == NOT_ACKNOWLEDGED:
+        _write(records, _COMMITTED, ClientState())
     if _TASK in records:
         if acknowledged is None or records[_TASK]["number"] == acknowledged:
             _write(records, _COMMITTED, _read(records, _PENDING))

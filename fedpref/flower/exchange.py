@@ -28,6 +28,8 @@ EXPIRED = "expired"
 FAILED = "client_failed"
 LOST = "lost"
 
+_REJECTIONS_BEFORE_RESET = 2
+
 # Flower's error codes for a message or reply that went astray; all others are failures of the client.
 _LOST_CODES = frozenset({3, 4, 5})
 
@@ -64,6 +66,7 @@ class _Books:
     open: dict[str, _Open] = field(default_factory=dict)
     closed: dict[str, str] = field(default_factory=dict)
     acknowledged: dict[ClientId, int] = field(default_factory=dict)
+    rejections: Counter[ClientId] = field(default_factory=Counter)  # in a row
     traffic: Traffic = Traffic()
     refused: Counter[str] = field(default_factory=Counter)
 
@@ -108,6 +111,11 @@ class Exchange:
         return self.grid.clock_s
 
     @property
+    def working(self) -> set[ClientId]:
+        """Clients with a task in flight."""
+        return {entry.task.client_id for entry in self._books.open.values()}
+
+    @property
     def num_in_flight(self) -> int:
         """Tasks without an end yet."""
         return len(self._books.open)
@@ -124,8 +132,7 @@ class Exchange:
 
     def idle(self, clients: Sequence[ClientId]) -> list[ClientId]:
         """Those of ``clients`` that are online and without a task, in ascending order."""
-        online = set(self.grid.get_node_ids())
-        busy = {entry.task.client_id for entry in self._books.open.values()}
+        online, busy = set(self.grid.get_node_ids()), self.working
         return [client for client in sorted(clients) if self.nodes[client] in online and client not in busy]
 
     # ------------------------------------------------------------------------------ a round
@@ -158,7 +165,7 @@ class Exchange:
 
     def _send(self, tasks: Sequence[Task], version: int) -> list[Arrival]:
         books, now_s = self._books, self.clock_s
-        busy = {entry.task.client_id for entry in books.open.values()}
+        busy = self.working
         packed: dict[int, wire.Packed] = {}
         messages, entries = [], []
         for task in tasks:
@@ -211,8 +218,20 @@ class Exchange:
         books.traffic = books.traffic.plus(raw_up_bytes=bytes_up, framed_up_bytes=_shim.framed_bytes(reply))
         outcome = self._judge(reply, entry.task)
         if isinstance(outcome, Update):
-            books.acknowledged[entry.task.client_id] = entry.task.number
+            self._acknowledge(entry.task)
+        elif not reply.has_error():
+            self._count_rejection(entry.task.client_id)
         return [self._arrival(entry, outcome, version, bytes_up)]
+
+    def _acknowledge(self, task: Task) -> None:
+        self._books.acknowledged[task.client_id] = task.number
+        del self._books.rejections[task.client_id]
+
+    def _count_rejection(self, client_id: ClientId) -> None:
+        """Answers rejected one after the other may come from a spoilt state: let the client begin anew."""
+        self._books.rejections[client_id] += 1
+        if self._books.rejections[client_id] >= _REJECTIONS_BEFORE_RESET:
+            self._books.acknowledged.pop(client_id, None)
 
     def _judge(self, reply: Message, task: Task) -> Update | Rejection:
         if reply.has_error():
@@ -275,7 +294,7 @@ class Exchange:
                     "client": task.client_id,
                     "weights": {key: f"sent/{index}/{key}" for key in task.weights},
                     "kind": task.kind,
-                    "settings": dict(task.settings),
+                    "settings": {name: wire.python_scalar(value) for name, value in task.settings.items()},
                     "reply": None if task.reply is None else wire.manifest_of(task.reply),
                     "expires_s": _finite_or_none(task.expires_s),
                     "number": task.number,
@@ -287,8 +306,9 @@ class Exchange:
         tree = {
             "grid": grid_tree,
             "open": entries,
-            "closed": dict(books.closed),
+            "closed": list(books.closed.items()),  # in order: the oldest is forgotten first
             "acknowledged": {str(client): number for client, number in books.acknowledged.items()},
+            "rejections": {str(client): count for client, count in books.rejections.items()},
             "traffic": {name: getattr(books.traffic, name) for name in Traffic.__dataclass_fields__},
             "refused": dict(books.refused),
         }
@@ -318,6 +338,7 @@ class Exchange:
             open=open_tasks,
             closed=dict(tree["closed"]),
             acknowledged={int(client): number for client, number in tree["acknowledged"].items()},
+            rejections=Counter({int(client): count for client, count in tree["rejections"].items()}),
             traffic=Traffic(**tree["traffic"]),
             refused=Counter(tree["refused"]),
         )

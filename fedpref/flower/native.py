@@ -18,7 +18,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Bulyan, Krum, MultiKrum
 from flwr.serverapp.strategy import Strategy as NativeStrategy
 
-from fedpref.errors import ConfigurationError, FederationError
+from fedpref.errors import ConfigurationError, FederationError, FedprefError
 from fedpref.flower import _shim
 from fedpref.flower.fence import rng_fence
 from fedpref.flower.memory import FlowerArrays, FlowerMemory, memory_of, recalled
@@ -58,13 +58,7 @@ class FlowerStrategy:
             return
         if self.cohort_size < 1:
             raise ConfigurationError(f"cohort_size={self.cohort_size} must be at least 1")
-        needed = _needed_replies(self.inner)
-        if self.cohort_size < needed:
-            name = type(self.inner).__name__
-            raise ConfigurationError(
-                f"strategy.num_malicious_nodes={self.inner.num_malicious_nodes}: {name} needs at least "
-                f"{needed} replies per round; cohort_size={self.cohort_size}"
-            )
+        _require_replies(self.inner, self.cohort_size)
 
     def init(
         self, fresh: Fresh, clients: Sequence[ClientId], horizon: int, rng: np.random.Generator
@@ -74,6 +68,10 @@ class FlowerStrategy:
             raise ConfigurationError(
                 f"cohort_size={self.cohort_size} is larger than the population of {len(clients)} clients"
             )
+        _require_nodes(self.inner, self.cohort_size, len(clients), ConfigurationError)
+        if self.cohort_size is None:
+            fraction, least = (getattr(self.inner, name, 1) for name in ("fraction_train", "min_train_nodes"))
+            _require_replies(self.inner, max(int(fraction * len(clients)), least))
         return FlowerState(0, fresh("global"), memory_of(self.inner))
 
     def plan(
@@ -82,6 +80,7 @@ class FlowerStrategy:
         """What ``configure_train`` sends, client by client in ascending order."""
         if not idle:
             return state, Plan(())
+        _require_nodes(self.inner, self.cohort_size, len(idle), FederationError)
         _shim.adopt_process()
         inner = recalled(self.inner, state.memory)
         if self.cohort_size is not None:
@@ -223,6 +222,35 @@ def _set_cohort(strategy: NativeStrategy, cohort_size: int) -> None:
     for part in vars(strategy).values():
         if isinstance(part, NativeStrategy):
             _set_cohort(part, cohort_size)
+
+
+def _require_nodes(
+    strategy: NativeStrategy, cohort_size: int | None, num_idle: int, error: type[FedprefError]
+) -> None:
+    """Refuse to plan where Flower would wait for more nodes, which in virtual time is for ever."""
+    fraction = getattr(strategy, "fraction_train", 1.0)
+    if cohort_size is None and fraction > 1:
+        raise error(f"strategy.fraction_train={fraction} must be at most 1")
+    for name in ("min_train_nodes", "min_available_nodes"):
+        needed = getattr(strategy, name, 0)
+        if cohort_size is None and needed > num_idle:
+            raise error(
+                f"strategy.{name}={needed} is more than the idle clients ({num_idle}): "
+                "lower it, or set cohort_size"
+            )
+    for part in vars(strategy).values():
+        if isinstance(part, NativeStrategy):
+            _require_nodes(part, cohort_size, num_idle, error)
+
+
+def _require_replies(strategy: NativeStrategy, cohort_size: int) -> None:
+    needed = _needed_replies(strategy)
+    if cohort_size < needed:
+        name = type(strategy).__name__
+        raise ConfigurationError(
+            f"strategy.num_malicious_nodes={strategy.num_malicious_nodes}: {name} needs at least "
+            f"{needed} replies per round; cohort_size={cohort_size}"
+        )
 
 
 def _needed_replies(strategy: NativeStrategy) -> int:

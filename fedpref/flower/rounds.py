@@ -16,6 +16,10 @@ from fedpref.types import Arrival, ClientId, ClientRule, Fold, Fresh, Strategy, 
 
 __all__ = ["RoundOutcome", "Rounds", "fresh_from"]
 
+# Backstops against runs that would never end.
+_MOST_FAILURES_PER_CLIENT = 1000
+_MOST_ROUNDS_PER_UPDATE = 100
+
 
 def fresh_from(rule: ClientRule, seed: int) -> Fresh:
     """Initial weights by address: ``fresh(*address)`` is ``rule.fresh`` at ``(seed, "fresh", *address)``."""
@@ -78,14 +82,17 @@ class Rounds:
         self.next_task = 0
         self._failed_rounds = 0
         self._failures = 0
+        self._failed_clients: set[ClientId] = set()
+        self._rounds_since_update = 0
 
     def advance(self) -> RoundOutcome:
         """Plan, wait and fold once.
 
         Raises:
-            FederationError: nothing to do and nothing in flight, or no client answers any more.
+            FederationError: nothing to do and nothing in flight, no client answers any more, or the
+                strategy waits for a moment that is past or never changes its models.
         """
-        exchange, step = self.exchange, self.step
+        exchange, step, started_s = self.exchange, self.step, self.exchange.clock_s
         idle = exchange.idle(self.clients)
         rng = generator(self.seed, "plan", step)
         planned, plan = self.strategy.plan(self.state, idle, exchange.clock_s, rng)
@@ -100,27 +107,49 @@ class Rounds:
         ]
         arrivals = exchange.run(tasks, plan.wait, self.version)
         self.next_task += len(tasks)
+        if not tasks and not arrivals and exchange.clock_s == started_s:
+            raise FederationError(
+                f"round {step}: time stands still at t={started_s:g} s: the strategy planned no task and its "
+                f"wait (count={plan.wait.count:g}, until_s={plan.wait.until_s:g}) is over before it begins; "
+                "until_s is a moment on the clock, not a duration"
+            )
         self._count_failures(arrivals)
         fold = self.strategy.fold(planned, arrivals, exchange.clock_s, generator(self.seed, "fold", step))
+        self._count_still_rounds(arrivals, fold)
         self.state, self.version, self.step = fold.state, self.version + fold.updated, step + 1
         return RoundOutcome(step, arrivals, fold, exchange.clock_s)
 
     def _count_failures(self, arrivals: Sequence[Arrival]) -> None:
-        """Stop when nobody answers; a lone failure while others are at work is no failed round."""
+        """Stop when nobody answers; as long as a client is at work that has not failed, there is hope."""
         failed = [arrival for arrival in arrivals if not arrival.is_ok]
         if len(failed) < len(arrivals):
             self._failed_rounds = self._failures = 0
+            self._failed_clients = set()
             return
         self._failures += len(failed)
-        if not failed or (self.exchange.num_in_flight and self._failures < len(self.clients)):
+        self._failed_clients |= {arrival.task.client_id for arrival in failed}
+        is_hopeful = self.exchange.working - self._failed_clients
+        if not failed or (is_hopeful and self._failures < _MOST_FAILURES_PER_CLIENT * len(self.clients)):
             return
-        self._failed_rounds, self._failures = self._failed_rounds + 1, 0
+        self._failed_rounds, self._failures, self._failed_clients = self._failed_rounds + 1, 0, set()
         if self._failed_rounds >= self.max_failed_rounds:
             first = failed[0]
             reason = first.detail.strip().splitlines()[-1:]  # of a traceback, the exception itself
             raise FederationError(
                 f"round {self.step}: no client answered; the first of {len(failed)} failures was "
                 f"client {first.task.client_id}: {first.code}: {''.join(reason)}"
+            )
+
+    def _count_still_rounds(self, arrivals: Sequence[Arrival], fold: Fold) -> None:
+        """Stop when answers come round after round and no fold changes the models."""
+        if fold.updated:
+            self._rounds_since_update = 0
+            return
+        self._rounds_since_update += any(arrival.is_ok for arrival in arrivals)
+        if self._rounds_since_update > _MOST_ROUNDS_PER_UPDATE + 2 * len(self.clients):
+            raise FederationError(
+                f"round {self.step}: {self._rounds_since_update} rounds with accepted answers have not "
+                f"changed the models of {type(self.strategy).__name__}: its fold never says updated=True"
             )
 
     def snapshot(self) -> Snapshot:
@@ -132,6 +161,8 @@ class Rounds:
             "next_task": self.next_task,
             "failed_rounds": self._failed_rounds,
             "failures": self._failures,
+            "failed_clients": sorted(self._failed_clients),
+            "rounds_since_update": self._rounds_since_update,
         }
         return {"rounds": counters, "exchange": tree}, arrays
 
@@ -142,4 +173,6 @@ class Rounds:
         self.version, self.step = counters["version"], counters["step"]
         self.next_task = counters["next_task"]
         self._failed_rounds, self._failures = counters["failed_rounds"], counters["failures"]
+        self._failed_clients = set(counters["failed_clients"])
+        self._rounds_since_update = counters["rounds_since_update"]
         self.state = state

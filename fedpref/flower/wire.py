@@ -39,6 +39,7 @@ __all__ = [
     "named_arrays",
     "named_weights",
     "pack",
+    "python_scalar",
     "raw_bytes",
     "receive",
     "schema_from",
@@ -216,12 +217,13 @@ def send(task: Task, packed: Packed, node_id: int, seed: int, acknowledged: int)
     }
     if task.reply is not None:
         config["reply"] = manifest_of(task.reply)
-    config.update({_SETTING + name: _python_scalar(value) for name, value in task.settings.items()})
+    config.update({_SETTING + name: python_scalar(value) for name, value in task.settings.items()})
     records = {"arrays": ArrayRecord({FLAT: packed.array}), "config": ConfigRecord(config)}
     return Message(RecordDict(records), node_id, message_type(task.kind), group_id=str(task.version))
 
 
-def _python_scalar(value: Any) -> Any:
+def python_scalar(value: Any) -> Any:
+    """A NumPy scalar as the Python number that travels and that JSON knows; others as they are."""
     return value.item() if isinstance(value, np.generic) else value
 
 

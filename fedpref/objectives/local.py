@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedpref.errors import ConfigurationError
+from fedpref.errors import ConfigurationError, FederationError
 from fedpref.objectives.margin import mean_loss
 from fedpref.types import Settings
 
-__all__ = ["reported_loss", "require", "steps_and_mu"]
+__all__ = ["reported_loss", "require", "require_progress", "steps_and_mu"]
 
 
 def require(holds: bool, key: str, value: object, must: str) -> None:
@@ -40,6 +40,16 @@ def steps_and_mu(settings: Settings, local_steps: int, lr: float) -> tuple[int, 
             f"strategy.mu: {mu} with client.lr {lr} must satisfy 0 <= mu * lr < 2, or local steps diverge"
         )
     return steps, mu
+
+
+def require_progress(steps: int, skipped: int) -> None:
+    """Check that some step was taken: weights that nobody trained must not weigh in an average.
+
+    Raises:
+        FederationError: there were steps and all of them were skipped.
+    """
+    if steps > 0 and skipped == steps:
+        raise FederationError(f"client: none of {steps} steps had a finite gradient; lower client.lr")
 
 
 def reported_loss(name: str, margins: np.ndarray) -> dict[str, float]:

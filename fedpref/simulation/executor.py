@@ -63,7 +63,7 @@ def attempt(app: ClientApp, message: Message, context: Context, strict: bool = F
         reply = app(_copied_message(message), trial)
         if not isinstance(reply, Message):
             raise TypeError(f"the client app returned {type(reply).__name__}, not a Message")
-    except Exception:  # whatever a client raises is its own failure and must not end the federation
+    except (Exception, SystemExit):  # whatever a client raises, or exits with, is its own failure
         if strict:
             raise
         return Message(Error(RAISED, traceback.format_exc(limit=-3)), reply_to=message), context

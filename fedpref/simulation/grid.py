@@ -189,7 +189,7 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         flops, bytes_up = 0.0, 0
         if reply.has_content():
             bytes_up = raw_bytes(reply.content)
-            flops = sum(float(r.get("flops", 0.0)) for r in reply.content.metric_records.values())
+            flops = sum(_work(r.get("flops")) for r in reply.content.metric_records.values())
         return self._fleet.duration_s(client_id, number, flops, raw_bytes(message.content), bytes_up)
 
     def _context(self, client_id: ClientId) -> Context:
@@ -247,6 +247,12 @@ def _one_a_node(messages: Sequence[Message]) -> list[list[Message]]:
             batches.append([])
         batches[nth].append(message)
     return batches
+
+
+def _work(flops: object) -> float:
+    """A client's own count of its work; what is no count takes no time, and validation names it."""
+    is_count = isinstance(flops, (int, float)) and 0 <= flops < math.inf
+    return float(flops) if is_count else 0.0  # type: ignore[arg-type]
 
 
 def _as_array(data: bytes) -> np.ndarray:

@@ -28,6 +28,12 @@ def test_only_the_newest_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["round_00003", "round_00010"]
 
 
+def test_the_newest_is_the_one_of_the_largest_round_however_many_digits_it_has(tmp_path: Path) -> None:
+    save_rounds(tmp_path, [99_998, 99_999, 100_000, 100_001], keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["round_100000", "round_100001"]
+    assert checkpoint.latest(tmp_path)[0].round == 100_001
+
+
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("damage", ["cut one byte", "cut half", "empty", "flip a bit", "missing"])
 def test_a_damaged_file_never_loads_and_the_previous_checkpoint_does(

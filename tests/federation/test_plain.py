@@ -1,10 +1,14 @@
+import dataclasses
 import json
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from fedpref.errors import CheckpointError
+from fedpref.federation import checkpoint
 from fedpref.federation.plain import from_plain, state_classes, to_plain
 
 
@@ -35,6 +39,27 @@ def test_a_state_comes_back_with_its_types_and_bits() -> None:
 @pytest.mark.parametrize("value", [None, True, 3, "x", [1, (2, "y")], {"a": {1: [None]}}])
 def test_plain_values_come_back_equal(value: object) -> None:
     assert round_trip(value) == value
+
+
+@pytest.mark.parametrize(
+    "value", [np.float32(0.1), np.float64(0.1), np.int64(2**40), np.bool_(True), np.array(0.1, np.float32)]
+)
+def test_numpy_scalars_and_arrays_of_shape_zero_keep_type_shape_and_bits(tmp_path: Path, value: Any) -> None:
+    arrays: dict[str, np.ndarray] = {}
+    tree = to_plain({"x": value}, arrays)
+    found = checkpoint.load(checkpoint.save(tmp_path, 0, {"state": tree}, arrays))
+    back = from_plain(found.tree["state"], found.arrays)["x"]
+    assert type(back) is type(value) and back.dtype == value.dtype and back.shape == ()
+    assert back.tobytes() == value.tobytes()
+
+
+def test_two_classes_of_one_name_from_two_modules_are_not_confused() -> None:
+    other = dataclasses.make_dataclass("State", ["numbers", "table"], frozen=True)
+    other.__module__ = "elsewhere"
+    arrays: dict[str, np.ndarray] = {}
+    tree = to_plain([State((), {}), other((), {})], arrays)
+    for classes in ([State, other], [other, State]):
+        assert [type(state) for state in from_plain(tree, arrays, classes)] == [State, other]
 
 
 def test_an_array_that_occurs_twice_is_stored_once() -> None:

@@ -86,6 +86,14 @@ def test_margins_of_zero_are_half_right(toy):
     assert metrics["accuracy"] == 0.5 and metrics["loss"] == pytest.approx(np.log(2))
 
 
+def test_an_empty_shard_has_no_accuracy_and_says_so(toy):
+    from fedpref.flower.app import client_app
+
+    app = client_app(toy.PullRule(), [toy.make_shard(0, num_pairs=0)], seed=7)
+    with pytest.raises(ConfigurationError, match=r"client 0 \(client-0\) has no pairs to evaluate on"):
+        ask(app, context(0), kind="evaluate")
+
+
 @pytest.mark.parametrize("partition_id", [None, -1, 5])
 def test_a_node_without_a_usable_partition_id_is_told_so(toy, partition_id):
     with pytest.raises(ConfigurationError, match="partition-id"):

@@ -163,3 +163,40 @@ def test_memory_that_no_checkpoint_can_keep_is_refused(toy):
 
     with pytest.raises(ConfigurationError, match=r"Hoarding\.hoard changes during a run and holds a set"):
         toy.rounds(4, strategy=FlowerStrategy(Hoarding(), 4)).advance()
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda inner: inner, lambda s: flower.DifferentialPrivacyServerSideFixedClipping(s, 1.0, 0.5, 1)]
+)
+def test_nodes_that_flower_would_wait_for_for_ever_are_refused(toy, wrap):
+    inner = flower.FedAvg(min_train_nodes=1, min_available_nodes=3)
+    with pytest.raises(ConfigurationError, match=r"min_available_nodes=3 is more than the idle clients .2."):
+        toy.rounds(2, strategy=FlowerStrategy(wrap(inner)))
+    assert len(toy.rounds(3, strategy=FlowerStrategy(wrap(inner))).advance().arrivals) == 3
+
+
+def test_clients_that_are_offline_do_not_make_flower_wait_for_ever(toy):
+    class Half:
+        def duration_s(self, *work):
+            return 1.0
+
+        def is_online(self, client_id, clock_s):
+            return client_id < 1
+
+    rounds = toy.rounds(2, strategy=FlowerStrategy(flower.FedAvg()), fleet=Half())
+    with pytest.raises(FederationError, match=r"min_train_nodes=2 is more than the idle clients .1."):
+        rounds.advance()
+
+
+def test_a_fraction_above_one_is_refused_before_flower_waits_for_ever(toy):
+    with pytest.raises(ConfigurationError, match=r"fraction_train=2\.0 must be at most 1"):
+        toy.rounds(3, strategy=FlowerStrategy(flower.FedAvg(fraction_train=2.0)))
+
+
+def test_a_robust_rule_counts_the_whole_population_where_no_cohort_is_set(toy):
+    def rounds(num_clients):  # one attacker among them: 2 f + 3 = 5
+        return toy.rounds(num_clients, strategy=FlowerStrategy(flower.Krum(num_malicious_nodes=1)))
+
+    with pytest.raises(ConfigurationError, match="Krum needs at least 5 replies per round; cohort_size=4"):
+        rounds(4)
+    assert len(rounds(5).advance().arrivals) == 5

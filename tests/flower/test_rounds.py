@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -34,6 +35,24 @@ def test_equal_seeds_give_equal_runs_and_different_seeds_do_not(toy):
     cohorts = [[a.task.client_id for outcome in o for a in outcome.arrivals] for o in outcomes]
     assert toy.same(first.state, again.state) and cohorts[0] == cohorts[1]
     assert not toy.same(first.state, other.state)
+
+
+def test_every_round_draws_anew_and_a_seed_repeats_its_draws(toy):
+    @dataclass(frozen=True)
+    class Drawing(type(toy.ToyAvg())):
+        def plan(self, state, idle, clock_s, rng):
+            draws.append(rng.random())
+            return super().plan(state, idle, clock_s, rng)
+
+        def fold(self, state, arrivals, clock_s, rng):
+            draws.append(rng.random())
+            return super().fold(state, arrivals, clock_s, rng)
+
+    draws = []
+    run(toy.rounds(1, strategy=Drawing()), 3)
+    assert len(set(draws)) == 6
+    run(toy.rounds(1, strategy=Drawing()), 3)
+    assert draws[:6] == draws[6:]
 
 
 def test_a_client_that_reseeds_the_global_streams_moves_nobody_elses(toy):
@@ -83,6 +102,36 @@ def test_a_straggler_expires_at_its_deadline_and_is_free_again(toy):
     assert [[a.code for a in o.arrivals] for o in outcomes] == [["ok", "expired"]] * 2
     assert [o.clock_s for o in outcomes] == [3.0, 6.0]
     assert rounds.exchange.num_in_flight == 0
+
+
+def test_an_expired_answer_neither_arrives_later_nor_delays_the_next_task(toy):
+    class SlowOnce:
+        def duration_s(self, client_id, task_number, flops, bytes_down, bytes_up):
+            return 10.0 if task_number == 0 else 0.5
+
+        def is_online(self, client_id, clock_s):
+            return True
+
+    exchange = toy.exchange(1, fleet=SlowOnce())
+    weights = toy.PullRule().fresh(np.random.default_rng(0))
+    ends = [
+        (arrival.task.number, arrival.code, arrival.arrived_s)
+        for number in range(4)
+        for arrival in exchange.run([Task(0, weights, number=number, expires_s=1.0 + number)], Wait(), 0)
+    ]
+    exchange.run([], Wait(until_s=20.0), 0)
+    assert ends == [(0, "expired", 1.0), (1, "ok", 1.5), (2, "ok", 2.0), (3, "ok", 2.5)]
+    assert exchange.num_in_flight == 0 and exchange.refused == {}
+
+
+def test_a_delta_is_exact_so_that_the_local_weights_come_back_to_the_bit(toy):
+    # 3 - 1e-4 is no float32: the delta would be rounded where it is not taken in float64.
+    start = {"head.bias": np.full(1, 1e-4, np.float32), "head.weight": np.full(toy.DIM, 1e-4, np.float32)}
+    rule = toy.PullRule(lr=1.0, steps=1)
+    (arrival,) = toy.exchange(4, rule).run([Task(3, start, number=0)], Wait(), 0)
+    for key, delta in arrival.update.delta.items():
+        assert delta.dtype == np.float64
+        assert np.array_equal(delta, np.float64(3.0) - start[key].astype(np.float64))
 
 
 def test_an_expired_task_does_not_count_towards_the_wait(toy):
@@ -140,12 +189,83 @@ def test_more_failed_rounds_may_be_allowed(toy):
         rounds.advance()
 
 
-def test_a_lone_failure_does_not_end_an_asynchronous_run_but_endless_failures_do(toy):
-    flops = {0: 1e9, 1: 1e13, 2: 1e13}
-    rounds = toy.rounds(3, toy.PullRule(faults={0: "raise"}, flops=flops), toy.ToyAvg(count=1))
-    assert [a.code for a in rounds.advance().arrivals] == ["client_failed"]
-    with pytest.raises(FederationError, match="no client answered"):
+def test_a_client_that_fails_again_and_again_does_not_end_the_work_of_others(toy):
+    # Client 0 fails every tenth of a second, the others need about ten seconds for their answer.
+    rule = toy.PullRule(faults={0: "raise"}, flops={1: 1e11, 2: 1e11})
+    rounds = toy.rounds(3, rule, toy.ToyAvg(count=1))
+    codes = []
+    while "ok" not in codes:
+        codes += [a.code for a in rounds.advance().arrivals]
+    assert codes.count("client_failed") > 50
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_an_asynchronous_run_ends_when_every_client_has_failed(toy, is_resumed):
+    # Client 0 fails at 2 s, 1 at 3.1 s, 2 at 3.9 s, before client 0 could fail again.
+    rule = toy.PullRule(faults=dict.fromkeys(range(3), "nan"), flops={0: 2e10, 1: 3.1e10, 2: 3.9e10})
+    rounds = toy.rounds(3, rule, toy.ToyAvg(count=1))
+    run(rounds, 1)
+    if is_resumed:
+        state, (tree, arrays) = rounds.state, rounds.snapshot()
+        rounds = toy.rounds(3, rule, toy.ToyAvg(count=1))
+        rounds.restore(state, tree, arrays)
+    with pytest.raises(FederationError, match=r"no client answered.*client 2: non_finite"):
         run(rounds, 10)
+    assert rounds.exchange.clock_s == pytest.approx(4.0, abs=0.01)  # with latency, both ways
+
+
+def test_failures_without_end_end_the_run_although_others_are_at_work(toy, monkeypatch):
+    monkeypatch.setattr("fedpref.flower.rounds._MOST_FAILURES_PER_CLIENT", 20)
+
+    class Instant:
+        def duration_s(self, client_id, task_number, flops, bytes_down, bytes_up):
+            return 0.0 if client_id == 0 else math.inf
+
+        def is_online(self, client_id, clock_s):
+            return True
+
+    rounds = toy.rounds(2, toy.PullRule(faults={0: "raise"}), toy.ToyAvg(count=1), fleet=Instant())
+    with pytest.raises(FederationError, match="no client answered"):
+        run(rounds, 41)
+    assert rounds.step == 39  # the fortieth failure of two clients is one too many
+
+
+@pytest.mark.parametrize("options", [{"tick_s": 0.0}, {"tick_s": -1.0}, {"count": 0}])
+def test_a_wait_that_is_over_before_it_begins_is_an_error_not_an_endless_loop(toy, options):
+    rounds = toy.rounds(2, strategy=toy.ToyAvg(**options))
+    with pytest.raises(FederationError, match="time stands still at t=0 s"):
+        run(rounds, 3)
+
+
+def test_a_strategy_that_never_changes_its_models_is_an_error_not_an_endless_loop(toy):
+    @dataclass(frozen=True)
+    class Forgetful(type(toy.ToyAvg())):
+        def fold(self, state, arrivals, clock_s, rng):
+            return super().fold(state, arrivals, clock_s, rng)._replace(updated=False)
+
+    with pytest.raises(FederationError, match="Forgetful: its fold never says updated=True"):
+        run(toy.rounds(2, strategy=Forgetful()), 200)
+
+
+@pytest.mark.parametrize("flops", [math.nan, math.inf, -1e30])
+def test_a_client_that_lies_about_its_work_delays_and_loses_nobody(toy, flops):
+    rounds = toy.rounds(3, toy.PullRule(flops={1: flops}))
+    outcome = rounds.advance()
+    codes = [a.code for a in outcome.arrivals]
+    assert codes == ["ok", "ok" if math.isfinite(flops) else "non_finite", "ok"]
+    assert all(a.arrived_s >= a.sent_s + 0.1 for a in outcome.arrivals)  # latency, both ways
+    assert outcome.clock_s == toy.rounds(3).advance().clock_s
+
+
+def test_a_client_that_exits_is_a_failed_client_and_not_the_end_of_the_run(toy):
+    @dataclass(frozen=True)
+    class Leaving(type(toy.PullRule())):
+        def answer(self, task, shard, state, rng):
+            if shard.client_id == 1:
+                raise SystemExit(0)
+            return super().answer(task, shard, state, rng)
+
+    assert [a.code for a in toy.rounds(3, Leaving()).advance().arrivals] == ["ok", "client_failed", "ok"]
 
 
 def test_a_plan_without_tasks_and_nothing_in_flight_is_an_error(toy):
@@ -232,13 +352,54 @@ def test_client_state_advances_once_for_each_accepted_answer(toy):
     assert [seen(outcome.arrivals) for outcome in run(rounds, 3)] == [[1, 1], [2, 2], [3, 3]]
 
 
-def test_the_state_of_a_rejected_answer_is_dropped(toy):
+@pytest.mark.parametrize("num_rejections,expected", [(1, 3), (2, 1), (3, 1)])
+def test_the_state_of_a_rejected_answer_is_dropped_and_two_in_a_row_reset_it(toy, num_rejections, expected):
     rounds = toy.rounds(2, shard_pairs=[1, 2])
-    run(rounds, 1)
-    rounds.exchange.shard_pairs = [1, 1]  # the server now refuses what client 1 claims
     run(rounds, 2)
+    rounds.exchange.shard_pairs = [1, 1]  # the server now refuses what client 1 claims
+    run(rounds, num_rejections)
     rounds.exchange.shard_pairs = [1, 2]
-    assert seen(run(rounds, 1)[0].arrivals) == [4, 2]
+    # Client 1 goes on from its second state after one rejection, and from nothing after two.
+    assert seen(run(rounds, 1)[0].arrivals) == [3 + num_rejections, expected]
+    assert seen(run(rounds, 1)[0].arrivals) == [4 + num_rejections, expected + 1]
+
+
+def test_two_rejections_with_an_accepted_answer_between_them_reset_nothing(toy):
+    rounds = toy.rounds(2, shard_pairs=[1, 2])
+    for claim in (2, 1, 2, 1):
+        rounds.exchange.shard_pairs = [1, claim]
+        run(rounds, 1)
+    rounds.exchange.shard_pairs = [1, 2]
+    assert seen(run(rounds, 1)[0].arrivals) == [5, 3]
+
+
+def test_a_rejection_before_a_checkpoint_counts_after_it(toy):
+    def after(num_rounds, rounds):
+        rounds.exchange.shard_pairs = [1, 1]
+        run(rounds, num_rounds)
+        return rounds
+
+    first = toy.rounds(2, shard_pairs=[1, 2])
+    run(first, 1)
+    after(1, first)
+    resumed = toy.rounds(2)
+    resumed.restore(first.state, *first.snapshot())
+    after(1, resumed)  # the second in a row
+    resumed.exchange.shard_pairs = [1, 2]
+    assert seen(run(resumed, 1)[0].arrivals) == [4, 1]
+
+
+def test_a_client_that_raised_keeps_its_last_accepted_state(toy):
+    @dataclass(frozen=True)
+    class Moody(type(toy.PullRule())):
+        def answer(self, task, shard, state, rng):
+            reply, after = super().answer(task, shard, state, rng)
+            if task.number in (3, 5, 7):
+                raise RuntimeError("not today")
+            return reply, after
+
+    outcomes = run(toy.rounds(2, Moody()), 5)
+    assert [seen(o.arrivals) for o in outcomes] == [[1, 1], [2], [3], [4], [5, 2]]
 
 
 def test_the_state_of_an_expired_answer_is_dropped(toy):
@@ -282,6 +443,29 @@ def test_a_restored_run_equals_the_undisturbed_one_with_work_in_flight(toy, stra
                 other.arrived_s,
             )
             assert one.update is None or one.update.metrics == other.update.metrics
+
+
+def test_settings_in_flight_are_kept_as_the_numbers_they_are(toy):
+    rule = toy.PullRule(flops={0: 1e12})
+    weights = rule.fresh(np.random.default_rng(0))
+    settings = {"local_steps": np.int64(3), "rate": np.float32(0.1), "name": "x", "is_last": np.bool_(True)}
+    exchange = toy.exchange(1, rule)
+    exchange.run([Task(0, weights, settings=settings, number=0)], Wait(until_s=1.0), 0)
+    tree, arrays = exchange.snapshot()
+    resumed = toy.exchange(1, rule)
+    resumed.restore(json.loads(json.dumps(tree, allow_nan=False, sort_keys=True)), arrays)
+    (arrival,) = resumed.run([], Wait(), 0)
+    assert arrival.is_ok and arrival.task.settings == settings
+
+
+def test_what_is_kept_between_rounds_does_not_grow_with_their_number(toy):
+    rounds = toy.rounds(3, toy.PullRule(flops={1: 1e15}, faults={2: "nan"}), toy.ToyAvg(expires_s=2.0))
+    sizes = []
+    for _ in range(3):
+        run(rounds, 10)
+        tree, arrays = rounds.snapshot()
+        sizes.append((len(tree["exchange"]["closed"]), sorted(arrays)))
+    assert sizes[1] == sizes[2] and sizes[2][0] == 12
 
 
 def test_an_infinite_duration_never_arrives_and_its_client_is_lost(toy):

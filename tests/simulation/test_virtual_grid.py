@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import wire
+from fedpref.simulation.executor import attempt
 from fedpref.simulation.fleet import Uniform
 from fedpref.simulation.inline import Inline
 
@@ -157,3 +159,26 @@ def test_a_uniform_fleet_adds_latency_link_and_work():
 def test_a_fleet_that_cannot_exist_is_refused(options):
     with pytest.raises(ConfigurationError, match=f"fleet.{next(iter(options))}"):
         Uniform(**options)
+
+
+def test_a_client_that_spoils_its_message_and_context_harms_nobody():
+    app = ClientApp()
+
+    @app.train()
+    def spoil(message, context):
+        message.content["arrays"]["w"] = Array(np.full(2, 9.0, np.float32))
+        message.content["config"]["round"] = 9
+        context.state["mine"] = ConfigRecord({"n": 1})
+        del message.content["config"]
+        raise RuntimeError("and now it fails")
+
+    records = {
+        "arrays": ArrayRecord({"w": Array(np.ones(2, np.float32))}),
+        "config": ConfigRecord({"round": 1}),
+    }
+    message = Message(RecordDict(records), 1, "train")
+    context = Context(1, 1, {}, RecordDict(), {})
+    reply, after = attempt(app, message, context)
+    assert reply.has_error() and after is context and not context.state
+    assert message.content["config"] == {"round": 1}
+    assert message.content["arrays"]["w"].numpy().tolist() == [1.0, 1.0]
