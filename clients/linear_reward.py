@@ -8,29 +8,26 @@ Source: Bradley and Terry 1952; the proximal term: Li et al. 2020 (FedProx), arX
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
+from fedpref.models.head_file import write_head
+from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batches
-from fedpref.objectives.local import reported_loss, require, steps_and_mu
+from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
+from fedpref.objectives.optimizers import OptimizerName, stepper
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
 
 __all__ = ["LinearReward"]
 
 _KEY = "score.weight"
-# Backbones are frozen dataclasses, so equal ones share an entry.
-_kept_differences: WeakKeyDictionary[Pairs, dict[Backbone, np.ndarray]] = WeakKeyDictionary()
-_Step: TypeAlias = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class LinearReward:
     local_steps: int = 30
     batch_pairs: int | None = 16
     lr: float = 0.3
-    optimizer: Literal["sgd", "adamw"] = "sgd"
+    optimizer: OptimizerName = "sgd"
     l2: float = 0.0
     init_std: float = 0.0
 
@@ -79,23 +76,16 @@ class LinearReward:
     def warm(self, populations: Sequence[Pairs]) -> None:
         """Compute and keep the features of all these pairs, so that no worker has to."""
         for pairs in populations:
-            self._differences(pairs)
+            feature_differences(self.backbone, pairs)
 
     def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
         """Margin of each pair, shape (num_pairs,), float64."""
-        margins = self._differences(pairs) @ self._vector(weights)
+        margins = feature_differences(self.backbone, pairs) @ self._vector(weights)
         return np.asarray(margins)
 
     def export(self, weights: Weights, folder: Path) -> None:
         """Write ``head.safetensors`` and, in ``fedpref.json``, the identity of the features it is for."""
-        from safetensors.numpy import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(
-            {key: np.ascontiguousarray(array) for key, array in weights.items()}, folder / "head.safetensors"
-        )
-        facts = {"backbone": self.backbone.fingerprint, "dim": self.backbone.dim}
-        (folder / "fedpref.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_head(folder, weights, self.backbone)
 
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
@@ -109,6 +99,7 @@ class LinearReward:
 
         Raises:
             ConfigurationError: another kind of task, or weights that do not fit the backbone.
+            FederationError: every step was skipped.
         """
         if task.kind != "train":
             raise ConfigurationError(f"client: linear_reward cannot answer a task of kind '{task.kind}'")
@@ -116,9 +107,9 @@ class LinearReward:
         if num_pairs == 0:
             return Reply(dict(task.weights), 0, {}), state
         received = self._vector(task.weights)
-        differences = self._differences(shard.pairs)
+        differences = feature_differences(self.backbone, shard.pairs)
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-        vector, step = received.copy(), self._stepper()
+        vector, step = received.copy(), stepper(self.optimizer, self.lr)
         skipped = used_pairs = 0
         for rows in batches(num_pairs, self.batch_pairs, steps, rng):
             gradient = _gradient(vector, differences[rows], self.l2, received, mu)
@@ -127,6 +118,7 @@ class LinearReward:
                 continue
             vector = vector + step(gradient)
             used_pairs += len(rows)
+        require_progress(steps, skipped)
         metrics = {
             **reported_loss("loss_before", differences @ received),
             **reported_loss("loss_after", differences @ vector),
@@ -143,17 +135,6 @@ class LinearReward:
         weights = {_KEY: vector.astype(np.float32)[None]}
         return Reply(weights, num_pairs, metrics), state
 
-    def _differences(self, pairs: Pairs) -> np.ndarray:
-        """Feature differences z, shape (num_pairs, H), float64; kept as long as ``pairs`` lives."""
-        kept = _kept_differences.setdefault(pairs, {})
-        if self.backbone not in kept:
-            chosen = self.backbone.features(pairs.prompts, pairs.chosen)
-            rejected = self.backbone.features(pairs.prompts, pairs.rejected)
-            differences = chosen.astype(np.float64) - rejected
-            differences.setflags(write=False)
-            kept[self.backbone] = differences
-        return kept[self.backbone]
-
     def _vector(self, weights: Weights) -> np.ndarray:
         shapes = {key: array.shape for key, array in weights.items()}
         if shapes != {_KEY: (1, self.backbone.dim)}:
@@ -162,9 +143,6 @@ class LinearReward:
             )
         vector: np.ndarray = weights[_KEY][0].astype(np.float64)
         return vector
-
-    def _stepper(self) -> _Step:
-        return _adam(self.lr) if self.optimizer == "adamw" else lambda gradient: -self.lr * gradient
 
 
 def _gradient(
@@ -178,21 +156,3 @@ def _gradient(
         gradient = gradient + mu * (vector - anchor)
     result: np.ndarray = gradient
     return result
-
-
-def _adam(lr: float, beta1: float = 0.9, beta2: float = 0.95, epsilon: float = 1e-8) -> _Step:
-    """Steps of Adam (Kingma and Ba 2015, algorithm 1); without decoupled decay AdamW is the same."""
-    first: np.ndarray | float = 0.0
-    second: np.ndarray | float = 0.0
-    count = 0
-
-    def step(gradient: np.ndarray) -> np.ndarray:
-        nonlocal first, second, count
-        count += 1
-        first = beta1 * first + (1 - beta1) * gradient
-        second = beta2 * second + (1 - beta2) * gradient**2
-        scale = np.sqrt(second / (1 - beta2**count)) + epsilon
-        moved: np.ndarray = -lr * (first / (1 - beta1**count)) / scale
-        return moved
-
-    return step

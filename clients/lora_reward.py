@@ -8,8 +8,7 @@ Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Sun et al. 2024, arXiv:2403.123
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,10 +19,11 @@ import torch
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.lora import Lora, LoraModel, lora_model
+from fedpref.models.lora_steps import take_steps
 from fedpref.models.text import join, require_text
 from fedpref.models.transformer import Checkpoint
 from fedpref.objectives.batches import batches
-from fedpref.objectives.local import reported_loss, require, steps_and_mu
+from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_loss
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
 
@@ -132,6 +132,7 @@ class LoraReward:
 
         Raises:
             ConfigurationError: another kind of task, weights that do not fit, or pairs without text.
+            FederationError: every step was skipped.
         """
         if task.kind != "train":
             raise ConfigurationError(f"client: lora_reward cannot answer a task of kind '{task.kind}'")
@@ -143,6 +144,7 @@ class LoraReward:
         model.load(task.weights)
         before = self._margins(model, shard.pairs)
         skipped, tokens = self._train(model, shard.pairs, steps, mu, rng)
+        require_progress(steps, skipped)
         after = self._margins(model, shard.pairs)
         metrics = {
             **reported_loss("loss_before", before),
@@ -157,41 +159,26 @@ class LoraReward:
         self, model: LoraModel, pairs: Pairs, steps: int, mu: float, rng: np.random.Generator
     ) -> tuple[int, int]:
         """Change ``model`` by local steps; returns skipped steps and tokens seen."""
-        trained = self._trained(model)
-        anchors = {key: parameter.detach().clone() for key, parameter in trained.items()}
-        optimizer = torch.optim.AdamW(trained.values(), lr=self.lr, betas=(0.9, 0.95), weight_decay=0.0)
         chosen, rejected = _sides(pairs)
-        skipped = num_tokens = 0
-        with ExitStack() as stack:
-            if self.dropout > 0:
-                stack.enter_context(torch.random.fork_rng())
-                torch.manual_seed(int(rng.integers(2**63)))
-                model.train_dropout(True)
-                stack.callback(model.train_dropout, False)
-            for rows in batches(len(pairs), self.batch_pairs, steps, rng):
-                texts = [chosen[row] for row in rows] + [rejected[row] for row in rows]
-                rewards = model.rewards(texts, self.use_cache)
-                loss = bradley_terry_loss(rewards[: len(rows)] - rewards[len(rows) :])
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                if not all(torch.isfinite(_gradient(p)).all() for p in trained.values()):
-                    skipped += 1
-                    continue
-                if mu > 0:
-                    for key, parameter in trained.items():
-                        _gradient(parameter).add_(parameter.detach() - anchors[key], alpha=mu)
-                optimizer.step()
-                lengths = model.tokens(texts)  # of distinct texts, each of which ran once
-                num_tokens += sum(len(ids) for ids in lengths.values())
-        return skipped, num_tokens
 
-    def _trained(self, model: LoraModel) -> Mapping[str, torch.nn.Parameter]:
-        trained = {}
-        for key, parameter in model.trainable.items():
-            parameter.requires_grad_(not (self.freeze_a and "lora_A" in key))
-            if parameter.requires_grad:
-                trained[key] = parameter
-        return trained
+        def backward(rows: np.ndarray) -> int:
+            texts = [chosen[row] for row in rows] + [rejected[row] for row in rows]
+            rewards = model.rewards(texts, self.use_cache)
+            loss = bradley_terry_loss(rewards[: len(rows)] - rewards[len(rows) :])
+            loss.backward()  # type: ignore[no-untyped-call]
+            # Of distinct texts, each of which ran once.
+            return sum(len(ids) for ids in model.tokens(texts).values())
+
+        return take_steps(
+            model,
+            batches(len(pairs), self.batch_pairs, steps, rng),
+            backward,
+            rng,
+            lr=self.lr,
+            mu=mu,
+            freeze_a=self.freeze_a,
+            dropout=self.dropout,
+        )
 
     def _margins(self, model: LoraModel, pairs: Pairs) -> np.ndarray:
         if len(pairs) == 0:
@@ -214,8 +201,3 @@ def _sides(pairs: Pairs) -> tuple[Sequence[str], Sequence[str]]:
         [join(prompt, text) for prompt, text in zip(pairs.prompts, chosen, strict=True)],
         [join(prompt, text) for prompt, text in zip(pairs.prompts, rejected, strict=True)],
     )
-
-
-def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    assert parameter.grad is not None  # every trained parameter is on the path to the loss
-    return parameter.grad

@@ -2,32 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
+import typer.core
 
 from fedpref.errors import FedprefError
 
 __all__ = ["app", "run_app"]
 
+typer.core.HAS_RICH = False  # with it, plain help shows "\\[required]"
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    suggest_commands=False,  # click does, too
     help="Simulate how a federation learns from private, differing preferences.\n\n"
     "fedpref run\n\n"
     "fedpref run data=jsonl data.path=FILE strategy=fedprox cohort_size=10\n\n"
     "fedpref runs ls",
 )
-config_app = typer.Typer(no_args_is_help=True, help="Groups, presets and their options.")
-data_app = typer.Typer(no_args_is_help=True, help="Look at preference data.")
-runs_app = typer.Typer(no_args_is_help=True, help="Look at finished and running runs.")
-new_app = typer.Typer(no_args_is_help=True, help="Write the files of a plug-in.")
+config_app = typer.Typer(
+    no_args_is_help=True, suggest_commands=False, help="Groups, presets and their options."
+)
+data_app = typer.Typer(no_args_is_help=True, suggest_commands=False, help="Look at preference data.")
+runs_app = typer.Typer(
+    no_args_is_help=True, suggest_commands=False, help="Look at finished and running runs."
+)
+new_app = typer.Typer(no_args_is_help=True, suggest_commands=False, help="Write the files of a plug-in.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
 app.add_typer(runs_app, name="runs")
@@ -35,13 +43,25 @@ app.add_typer(new_app, name="new")
 
 WORDS = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 Format = Annotated[str, typer.Option("--format", help="text or json")]
+Orders = Literal["both", "single"]
+Vote = Literal["majority", "mean"]
+BadRows = Literal["error", "drop"]
+Allow = Annotated[list[str] | None, typer.Option(help="further packages of classes")]
+ConfigDirs = Annotated[list[str] | None, typer.Option(help="folders with further groups")]
 
 
 def run_app() -> None:
     """Run the command line; exit with the code of the error, one clear line on stderr."""
+    import click
+
     try:
-        # click's own usage errors are configuration errors too: exit code 2
-        sys.exit(app(standalone_mode=True))
+        sys.exit(app(standalone_mode=False))
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except click.ClickException as error:  # a configuration error too: exit code 2
+        print(f"fedpref: {error.format_message()} Try --help.", file=sys.stderr)
+        sys.exit(error.exit_code)
     except FedprefError as error:
         if "--debug" in sys.argv:
             raise
@@ -74,7 +94,7 @@ def run(context: typer.Context) -> None:
 @app.command()
 def resume(
     directory: Annotated[Path, typer.Argument(help="run directory, such as runs/latest")],
-    allow: Annotated[list[str] | None, typer.Option(help="further packages of classes")] = None,
+    allow: Allow = None,
     accept_config: Annotated[bool, typer.Option(help="go on although config.yaml was edited")] = False,
     debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
 ) -> None:
@@ -90,21 +110,67 @@ def evaluate(
     directory: Annotated[Path, typer.Argument(help="run directory")],
     file: Annotated[Path, typer.Argument(help="preference rows: .jsonl, .jsonl.gz or .parquet")],
     format_: Format = "text",
-    allow: Annotated[list[str] | None, typer.Option(help="further packages of classes")] = None,
+    allow: Allow = None,
 ) -> None:
     """Evaluate a trained run on other rows: fedpref eval RUN FILE [data.OPTION=VALUE ...].
 
     Known clients are served their own model, newcomers what the strategy serves them.
     """
     from fedpref.cli.evaluate import as_text, evaluate_run
+    from fedpref.cli.targets import working_folder_importable
 
-    _print(evaluate_run(directory, file, context.args, allow or ()), format_, as_text)
+    with working_folder_importable(allow or ()):
+        result = evaluate_run(directory, file, context.args, allow or ())
+    _print(result, format_, as_text)
+
+
+@app.command("label")
+def label_pairs(
+    directory: Annotated[Path, typer.Argument(help="run directory")],
+    file: Annotated[Path, typer.Argument(help="rows with prompt, response_a and response_b")],
+    orders: Annotated[Orders, typer.Option(help="ask in both orders, or in that of the file")] = "both",
+    vote: Annotated[Vote, typer.Option(help="of the models, or their mean margin")] = "majority",
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="file to write, else stdout")] = None,
+    bad_rows: Annotated[BadRows, typer.Option(help="stop at a row that cannot be used, or not")] = "error",
+    format_: Format = "text",
+    allow: Allow = None,
+) -> None:
+    """Label pairs that nobody has judged with all models of a run: fedpref label RUN FILE -o OUT.
+
+    The result is preference rows: prompt, chosen, rejected, margin, votes, agreement.
+    """
+    from fedpref.cli.label import as_text, label_run
+    from fedpref.cli.targets import working_folder_importable
+
+    with working_folder_importable(allow or ()):
+        figures = label_run(directory, file, out, orders, vote, bad_rows, allow or ())
+    if out is None:  # the rows went there
+        with contextlib.redirect_stdout(sys.stderr):
+            _print(figures, format_, as_text)
+    else:
+        _print(figures, format_, as_text)
+
+
+@app.command()
+def export(
+    directory: Annotated[Path, typer.Argument(help="run directory")],
+    to: Annotated[Path, typer.Option(help="new folder, one folder below it for each model")],
+    merge: Annotated[bool, typer.Option("--merge", help="also write whole models, to DIR/merged")] = False,
+    allow: Allow = None,
+) -> None:
+    """Write all models of a run in a form that other tools read: fedpref export RUN --to DIR."""
+    from fedpref.cli.export import export_run
+    from fedpref.cli.targets import working_folder_importable
+
+    with working_folder_importable(allow or ()):
+        folders = export_run(directory, to, merge, allow or ())
+    print("\n".join(["written", *(f"  {folder}" for folder in folders)]))
 
 
 @config_app.command("ls")
 def config_ls(
-    group: Annotated[str | None, typer.Argument()] = None,
-    config_dir: Annotated[list[str] | None, typer.Option()] = None,
+    group: Annotated[str | None, typer.Argument(help="such as strategy; all if left out")] = None,
+    config_dir: ConfigDirs = None,
     format_: Format = "text",
 ) -> None:
     """List groups, or the choices of a group."""
@@ -116,13 +182,15 @@ def config_ls(
 @config_app.command("cat")
 def config_cat(
     choice: Annotated[str, typer.Argument(help="GROUP/NAME, such as strategy/fedavg")],
-    config_dir: Annotated[list[str] | None, typer.Option()] = None,
-    allow: Annotated[list[str] | None, typer.Option()] = None,
+    config_dir: ConfigDirs = None,
+    allow: Allow = None,
 ) -> None:
     """Show a configuration with all its options, their types and defaults."""
     from fedpref.cli.config import describe
+    from fedpref.cli.targets import working_folder_importable
 
-    print(describe(choice, config_dir or (), allow or ()))
+    with working_folder_importable(allow or ()):
+        print(describe(choice, config_dir or (), allow or ()))
 
 
 @data_app.command("inspect", context_settings=WORDS)
@@ -133,6 +201,9 @@ def data_inspect(context: typer.Context) -> None:
     """
     from fedpref.cli.data import as_text, inspect_words
 
+    if any(word in ("-h", "--help") for word in context.args):
+        print(context.get_help())
+        return
     words, format_ = _take_format(context.args)
     _print(inspect_words(words), format_, as_text)
 

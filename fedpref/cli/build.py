@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fedpref.cli.targets import ALLOWED, build, check, resolve
+from fedpref.cli.targets import ALLOWED, build, check, check_role, resolve
 from fedpref.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
 
 CHEAP = ("data", "partition", "split", "combine", "executor", "fleet", "limits")
 GIVEN = "fedpref.models.given.Given"
+SYNTHETIC = "fedpref.data.synthetic.Synthetic"
 FLOWER = "flwr."
 
 
@@ -37,6 +38,13 @@ def check_config(config: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
     for key, least in (("rounds", 1), ("seed", 0)):
         if not isinstance(config[key], int) or isinstance(config[key], bool) or config[key] < least:
             raise ConfigurationError(f"{key}={config[key]!r:.80} must be an integer, at least {least}")
+    if config["seed"] >= 2**63:
+        raise ConfigurationError(f"seed={config['seed']} must be below 2**63, so that it can travel")
+    for key in ("name", "out"):
+        if not isinstance(config[key], str):
+            raise ConfigurationError(f"{key}={config[key]!r:.80} must be text; quote it: \"{key}='TEXT'\"")
+    if not config["out"]:
+        raise ConfigurationError("out='' must name a folder, such as out=runs")
     if config["cohort_size"] is not None and not isinstance(config["cohort_size"], int):
         raise ConfigurationError(f"cohort_size={config['cohort_size']!r:.80} must be an integer or null")
     for node, known in (("checkpoint", ("every", "keep")), ("evaluation", ("every",))):
@@ -46,11 +54,40 @@ def check_config(config: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigurationError(f"{node}.{name}={value!r:.80} must be an integer, at least 1")
     allowed = (*ALLOWED, *allow)
+    for node, role in _roles(config["data"]).items():
+        check_role(
+            resolve(config[node].get("_target_"), f"{node}._target_", allowed), role, f"{node}._target_"
+        )
     for node in CHEAP:  # building them runs the checks of their classes too
         build(config[node], node, allowed)
     check(config["backbone"], "backbone", supplied(config["backbone"]), allowed)
     check(config["client"], "client", ("backbone",), allowed)
     strategy_from(config, allow)
+
+
+def _roles(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What the class of each node must be; of the strategy ``strategy_from`` knows."""
+    from fedpref.data.partition import Partition
+    from fedpref.data.sources import Source
+    from fedpref.data.split import PairSplit
+    from fedpref.data.synthetic import Synthetic
+    from fedpref.flower.validation import ReplyLimits
+    from fedpref.models.backbone import Backbone
+    from fedpref.simulation.executor import Executor
+    from fedpref.simulation.fleet import Fleet
+    from fedpref.types import ClientRule, Combine
+
+    return {
+        "data": Synthetic if data.get("_target_") == SYNTHETIC else Source,
+        "partition": Partition,
+        "split": PairSplit,
+        "backbone": Backbone,
+        "client": ClientRule,
+        "combine": Combine,
+        "executor": Executor,
+        "fleet": Fleet,
+        "limits": ReplyLimits,
+    }
 
 
 def federation_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Federation:
@@ -88,10 +125,16 @@ def strategy_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Strat
     cls = resolve(node.get("_target_"), "strategy._target_", allowed)
     strategy: Strategy[Any]
     if not cls.__module__.startswith(FLOWER):
+        from fedpref import types
+
+        check_role(cls, types.Strategy, "strategy._target_")
         strategy = build(node, "strategy", allowed)
         return strategy
+    from flwr.serverapp.strategy import Strategy as NativeStrategy
+
     from fedpref.flower.native import FlowerStrategy
 
+    check_role(cls, NativeStrategy, "strategy._target_")
     # Options of the strategy that the command line replaced by a Flower class do not concern it.
     ours = ("cohort_size", "combine", "inner")
     options = {name: value for name, value in node.items() if name not in ours}

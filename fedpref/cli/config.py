@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fedpref.cli.compose import CONFIG_MODULE, GROUPS, options_of
+from fedpref.cli.compose import CONFIG_MODULE, GROUPS, check_directories, options_of
 from fedpref.cli.targets import ALLOWED, field_types, resolve
 from fedpref.errors import ConfigurationError, did_you_mean
 
@@ -20,8 +20,9 @@ def list_group(group: str | None, config_dirs: Sequence[str] = ()) -> Mapping[st
     """Choices of one group, or of all: name to one-line description.
 
     Raises:
-        ConfigurationError: there is no such group.
+        ConfigurationError: there is no such group or folder.
     """
+    check_directories(config_dirs)
     if group is not None and group not in GROUPS:
         raise ConfigurationError(f"there is no group {group!r}.{did_you_mean(group, GROUPS)}")
     chosen = [group] if group else GROUPS
@@ -45,8 +46,9 @@ def describe(choice: str, config_dirs: Sequence[str] = (), allow: Sequence[str] 
     """The YAML of a choice, and the options of the class that it names.
 
     Raises:
-        ConfigurationError: there is no such choice.
+        ConfigurationError: there is no such choice or folder.
     """
+    check_directories(config_dirs)
     group, _, option = choice.partition("/")
     if group not in GROUPS or option not in options_of(group, config_dirs):
         known = [f"{group}/{name}" for group in GROUPS for name in options_of(group, config_dirs)]

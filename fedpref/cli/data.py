@@ -21,18 +21,21 @@ def inspect_words(words: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigurationError: a word or the data is wrong.
     """
-    from fedpref.cli.build import population_from
+    from fedpref.cli.build import check_config, population_from
     from fedpref.cli.compose import compose, parse_words, plain
-    from fedpref.cli.targets import build
+    from fedpref.cli.targets import ALLOWED, build, working_folder_importable
     from fedpref.data.inspection import inspect
     from fedpref.data.synthetic import Synthetic
 
     if words and "=" not in words[0] and not words[0].startswith("-"):
-        words = ["data=jsonl", f"data.path='{words[0]}'", *words[1:]]
+        path = words[0].replace("'", r"\'")
+        words = ["data=jsonl", f"data.path='{path}'", *words[1:]]
     parsed = parse_words(words)
     config = plain(compose(parsed.all_overrides))
-    source = build(config["data"], "data")
-    population = population_from(config)
+    with working_folder_importable(parsed.allow):
+        check_config(config, parsed.allow)
+        source = build(config["data"], "data", (*ALLOWED, *parsed.allow))
+        population = population_from(config, parsed.allow)
     figures: dict[str, Any] = {}
     if not isinstance(source, Synthetic):
         figures = dataclasses.asdict(inspect(source.rows()))

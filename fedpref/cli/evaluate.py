@@ -28,43 +28,30 @@ def evaluate_run(
         CheckpointError: the run has no valid checkpoint.
         ConfigurationError: the file cannot be read as preference rows, or the run has no text backbone.
     """
-    from omegaconf import OmegaConf
-
-    from fedpref.cli.build import backbone_from, rule_from, strategy_from
-    from fedpref.cli.compose import plain
     from fedpref.cli.targets import build
+    from fedpref.cli.trained import load_run
     from fedpref.data.assembly import held_out_people
     from fedpref.evaluation.evaluate import evaluate
-    from fedpref.federation import checkpoint
-    from fedpref.federation.federation import restored_state
-    from fedpref.report.runs import read_run
     from fedpref.seeds import generator
     from fedpref.types import Population, Shard
 
-    run = read_run(directory.resolve())
-    config = plain(OmegaConf.create(run.config))
+    run = load_run(directory, allow)
     options = {"_target_": "fedpref.data.sources.PreferenceFile", "path": str(file), **_options(words)}
     rows = build(options, "data").rows()
-    found, warnings = checkpoint.latest(run.path / "checkpoints")
-    names: Sequence[str] = found.tree["clients"]
-    people = held_out_people(rows, {name: client_id for client_id, name in enumerate(names)})
+    people = held_out_people(rows, {name: client_id for client_id, name in enumerate(run.clients)})
     nothing = people[0].pairs.take([])
-    population = Population([Shard(i, name, nothing) for i, name in enumerate(names)], people)
-    strategy = strategy_from(config, allow)
-    rule = rule_from(config, backbone_from(config, population, allow), allow)
-    result = evaluate(
-        rule, strategy, restored_state(strategy, found), population, generator(config["seed"], "eval")
-    )
+    population = Population([Shard(i, name, nothing) for i, name in enumerate(run.clients)], people)
+    result = evaluate(run.rule, run.strategy, run.state, population, generator(run.seed, "eval"))
     return {
         **result.aggregate,
         "run": str(run.path),
         "file": str(file),
-        "round": found.round,
+        "round": run.round,
         "num_pairs": sum(user.num_pairs for user in result.users),
         "known_clients": sum(user.client_id is not None for user in result.users),
         "newcomers": sum(user.client_id is None for user in result.users),
         "users": [user.as_row() for user in result.users],
-        "notes": [*rows.notes, *warnings],
+        "notes": [*rows.notes, *run.warnings],
     }
 
 

@@ -6,6 +6,7 @@ the working folder, and run from there with ``--allow NAME --config-dir configs`
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from importlib.resources import files
@@ -35,6 +36,8 @@ def write_strategy(name: str, folder: Path) -> str:
     if name in options_of("strategy"):
         raise ConfigurationError(f"strategy={name} exists already; choose another name")
     checkout = _is_checkout(folder)
+    if not checkout and importlib.util.find_spec(name) and not (folder / f"{name}.py").exists():
+        raise ConfigurationError(f"{name}.py would hide the installed module {name!r}; choose another name")
     module = f"fedpref.strategies.{name}" if checkout else name
     paths = {
         "strategy.py.j2": folder / "strategies" / f"{name}.py" if checkout else folder / f"{name}.py",

@@ -7,12 +7,13 @@ import signal
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from fedpref.cli.compose import CONFIG_MODULE, Words, compose, jobs, parse_words, plain
+from fedpref.cli.targets import working_folder_importable
 from fedpref.errors import ConfigurationError, FedprefError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def run_words(words: Sequence[str]) -> int:
         print(HELP, end="")
         return 0
     parsed = parse_words(words)
-    with _working_folder_importable(parsed.allow):
+    with working_folder_importable(parsed.allow):
         _prepare(parsed)
         if parsed.dry_run:
             from fedpref.cli.dry_run import plan_text
@@ -160,7 +161,7 @@ def resume_run(path: Path, allow: Sequence[str] = (), accept_config: bool = Fals
             f"{path / 'config.yaml'} was edited since the run began; "
             "undo the edit, or go on with --accept-config"
         )
-    with _working_folder_importable(allow):
+    with working_folder_importable(allow):
         federation = federation_from(plain(OmegaConf.create(run.config)), allow)
         with RunDirectory.reopen(path) as directory:
             _run_in(directory, federation, resume=True)
@@ -189,7 +190,8 @@ def _run_in(directory: RunDirectory, federation: Federation, resume: bool) -> No
             if resume:
                 console.say(f"resuming {directory.path}")
             result = federation.run(directory, show, resume)
-        adapters = export_models(federation.rule, result.models, directory.path)
+        adapters = directory.path / "adapters"
+        exported = export_models(federation.rule, result.models, adapters)
         report = write_report(directory.path)
         directory.set_status("finished", round_number=federation.rounds, exit_code=0)
         directory.sign()
@@ -200,13 +202,15 @@ def _run_in(directory: RunDirectory, federation: Federation, resume: bool) -> No
     except BaseException as error:
         code = error.exit_code if isinstance(error, FedprefError) else 1
         directory.set_status("failed", round_number=last_round, exit_code=code, error=str(error))
+        with suppress(FedprefError):  # the run's own error is the one to show
+            console.say(f"files  report: {_shown(write_report(directory.path))}")
         raise
     console.close_with(
         closing_lines(
             result.summary,
             federation.rounds,
             report=_shown(report),
-            adapters=_shown(adapters) if adapters else "",
+            adapters=_shown(adapters) if exported else "",
             follow_up=f"fedpref runs show {_shown(directory.path)} | "
             f"fedpref eval {_shown(directory.path)} FILE",
         )
@@ -235,17 +239,3 @@ def _terminate_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _working_folder_importable(allow: Sequence[str]) -> Iterator[None]:
-    """Packages of ``--allow`` may lie in the working folder."""
-    here = str(Path.cwd())
-    if not allow or here in sys.path:
-        yield
-        return
-    sys.path.insert(0, here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)

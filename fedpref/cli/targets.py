@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Literal, Union
 
 from fedpref.errors import ConfigurationError, did_you_mean
 
-__all__ = ["ALLOWED", "build", "check", "field_types", "resolve"]
+__all__ = ["ALLOWED", "build", "check", "check_role", "field_types", "resolve", "working_folder_importable"]
 
 ALLOWED = ("fedpref", "flwr.serverapp.strategy")
 """Packages that a configuration may name classes of, besides those given by ``--allow``."""
@@ -75,6 +78,44 @@ def _is_below(path: str, allowed: Sequence[str]) -> bool:
     return any(path.startswith(package + ".") for package in allowed)
 
 
+@contextmanager
+def working_folder_importable(allow: Sequence[str]) -> Iterator[None]:
+    """Packages of ``--allow`` may lie in the working folder."""
+    here = str(Path.cwd())
+    if not allow or here in sys.path:
+        yield
+        return
+    sys.path.insert(0, here)
+    try:
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def check_role(cls: type, role: Any, key: str) -> None:
+    """Check that objects of ``cls`` can stand where a ``role`` is asked for.
+
+    Args:
+        cls: an allowed class.
+        role: a class, of which ``cls`` must be a subclass; or a protocol, whose methods it must have.
+        key: configuration key, for the message.
+
+    Raises:
+        ConfigurationError: they cannot.
+    """
+    if getattr(role, "_is_protocol", False):
+        methods = [name for name, value in vars(role).items() if callable(value)]
+        asked = [name for name in methods if name == "__call__" or not name.startswith("_")]
+        missing = [name for name in asked if not any(name in vars(base) for base in cls.__mro__)]
+    else:
+        missing = [] if issubclass(cls, role) else [f"the base {role.__name__}"]
+    if missing:
+        raise ConfigurationError(
+            f"{key}={cls.__module__}.{cls.__name__} is no {role.__name__}: it lacks "
+            f"{', '.join(missing)}; name a class that is one"
+        )
+
+
 def field_types(cls: type) -> dict[str, Any]:
     """Annotations of the constructor's parameters, by name."""
     constructor = inspect.getattr_static(cls, "__init__")
@@ -122,13 +163,26 @@ def _check_class(node: Mapping[str, Any], key: str, given: Sequence[str], allowe
                 f"unknown option '{key}.{name}'.{did_you_mean(name, known)} "
                 f"{cls.__name__} takes {', '.join(known) or 'no options'}"
             )
-        if not _fits(value, hints[name]):
+        if isinstance(value, Mapping) and "_target_" in value:
+            target = f"{key}.{name}._target_"
+            inner = resolve(value["_target_"], target, allowed)
+            for role in _roles(hints[name]):
+                check_role(inner, role, target)
+        elif not _fits(value, hints[name]):
             raise ConfigurationError(f"{key}.{name}={value!r:.80} is not {_describe(hints[name])}")
     signature = inspect.signature(cls)
     for name, parameter in signature.parameters.items():
         is_required = parameter.default is parameter.empty and name in hints
         if is_required and name not in given and node.get(name) is None:
             raise ConfigurationError(f"{key}.{name} is required by {cls.__name__}; set {key}.{name}=VALUE")
+
+
+def _roles(hint: Any) -> list[type]:
+    """The classes that a parameter of that type takes; none where its type says nothing."""
+    origin = typing.get_origin(hint) or hint
+    if origin in (Union, types.UnionType):
+        return [role for part in typing.get_args(hint) for role in _roles(part) if role is not type(None)]
+    return [origin] if isinstance(origin, type) else []
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -138,6 +192,8 @@ def _fits(value: Any, hint: Any) -> bool:
         return any(_fits(value, part) for part in args)
     if origin is Literal:
         return value in args
+    if origin is Callable:
+        return False
     if hint is None or hint is type(None):
         return value is None
     if hint is bool or hint is str:
@@ -158,6 +214,8 @@ def _describe(hint: Any) -> str:
         return " or ".join(_describe(part) for part in args)
     if origin is Literal:
         return "one of " + ", ".join(map(str, args))
+    if origin is Callable:
+        return "a function (which only Python code can give)"
     if hint is type(None):
         return "null"
     names = {int: "an integer", float: "a number", str: "a string", bool: "true or false"}

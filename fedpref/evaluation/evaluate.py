@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from fedpref.errors import ConfigurationError, FederationError
+from fedpref.errors import ConfigurationError
 from fedpref.evaluation import metrics
-from fedpref.types import ClientId, ClientRule, Pairs, Population, Strategy, Weights
+from fedpref.evaluation.answers import answer_of, answers_of, together
+from fedpref.evaluation.groups import (
+    Agreement,
+    Grouping,
+    adjusted_rand_index,
+    agreement,
+    normalised_mutual_information,
+)
+from fedpref.types import ClientId, ClientRule, Population, Strategy, Weights
 
-__all__ = ["Evaluation", "UserScore", "evaluate"]
-
-
-_MOST_GROUPINGS = 8
-_kept_groupings: WeakKeyDictionary[Population, dict[tuple[int, ...], Pairs]] = WeakKeyDictionary()
+__all__ = ["Evaluation", "UserScore", "evaluate", "model_agreement"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,7 @@ class UserScore:
         loss: mean negative log-likelihood, in nats.
         group: hidden group, if the truth is known.
         oracle: Bayes accuracy, if the truth is known.
+        served_by: group that the strategy put its client in, if it has.
     """
 
     name: str
@@ -41,6 +45,7 @@ class UserScore:
     loss: float
     group: int | None = None
     oracle: float | None = None
+    served_by: int | None = None
 
     def as_row(self) -> dict[str, str | int | float]:
         """The fields that are known, by name."""
@@ -56,11 +61,15 @@ class Evaluation:
         aggregate: numbers over all of them. Always ``pair_accuracy``, ``user_accuracy``,
             ``worst_decile``, ``gini``, ``loss`` (nats), ``brier``, ``ece``; from two users on the 95 %
             intervals ``pair_accuracy_low``/``_high`` and ``user_accuracy_low``/``_high``; where the
-            truth is known ``worst_group``, ``oracle`` and ``regret``, as means over users.
+            truth is known ``worst_group``, ``oracle`` and ``regret``, as means over users; for a selector
+            ``position_bias`` and ``position_bias_sd`` (logits) and ``order_consistency`` of what is served,
+            where several models vote of their mean logit; for groups against the truth ``ari``, ``nmi``.
+        groups: group of every client that the strategy put in one; None if it knows no groups.
     """
 
     users: Sequence[UserScore]
     aggregate: Mapping[str, float]
+    groups: Mapping[ClientId, int] | None = None
 
 
 def evaluate(
@@ -69,7 +78,8 @@ def evaluate(
     """Score what ``strategy`` serves to the owner of each held-out set.
 
     Several served models vote (``metrics.vote``). Sets that get the very same arrays are scored in one
-    call of ``rule.margins``. With a known truth every number is an expectation over labels.
+    call of the rule: of ``both_orders`` if it has that, else of ``margins``. With a known truth every
+    accuracy and loss is an expectation over labels.
 
     Args:
         rule: turns weights and pairs into margins.
@@ -86,27 +96,55 @@ def evaluate(
     if not indices:
         raise ConfigurationError("the population has no held-out pairs: hold some out to evaluate on")
     truth = population.truth
-    margins = _margins(rule, strategy, state, population, indices)
-    p_chosen = None if truth is None else {index: truth.p_chosen(index) for index in indices}
+    answers = answers_of(rule, strategy, state, population, indices)
+    groups = strategy.groups(state) if isinstance(strategy, Grouping) else None
+    p_chosen = {} if truth is None else {index: truth.p_chosen(index) for index in indices}
     users = [
-        _score(population, index, margins[index], None if p_chosen is None else p_chosen[index])
+        _score(population, index, answers[index].margins, p_chosen.get(index), groups or {})
         for index in indices
     ]
-    every_margin = np.concatenate([margins[index] for index in indices])
-    every_p = None if p_chosen is None else np.concatenate([p_chosen[index] for index in indices])
-    return Evaluation(tuple(users), _aggregate(users, every_margin, every_p, rng))
+    every_margin = np.concatenate([answers[index].margins for index in indices])
+    every_p = np.concatenate([p_chosen[index] for index in indices]) if p_chosen else None
+    aggregate = _aggregate(users, every_margin, every_p, rng)
+    aggregate |= _order_effects([answer.orders for answer in answers.values() if answer.orders is not None])
+    if groups is not None:
+        aggregate |= _match_with_truth(groups, population)
+    return Evaluation(tuple(users), aggregate, groups)
 
 
-def _score(population: Population, index: int, margins: np.ndarray, p_chosen: np.ndarray | None) -> UserScore:
+def model_agreement(rule: ClientRule, models: Mapping[str, Weights], population: Population) -> Agreement:
+    """How often ``models`` choose alike on all held-out pairs together.
+
+    Raises:
+        ConfigurationError: there is no held-out pair.
+        FederationError: a margin is not finite, or there is not one a pair.
+    """
+    indices = tuple(index for index, held_out in enumerate(population.held_out) if len(held_out.pairs))
+    if not indices:
+        raise ConfigurationError("the population has no held-out pairs: hold some out to evaluate on")
+    pairs = together(population, indices)
+    margins = np.stack([answer_of(rule, model, pairs).margins for model in models.values()])
+    return Agreement(tuple(models), agreement(margins))
+
+
+def _score(
+    population: Population,
+    index: int,
+    margins: np.ndarray,
+    p_chosen: np.ndarray | None,
+    groups: Mapping[ClientId, int],
+) -> UserScore:
     held_out, truth = population.held_out[index], population.truth
+    client_id = held_out.client_id
     return UserScore(
         name=held_out.name,
-        client_id=held_out.client_id,
+        client_id=client_id,
         num_pairs=len(margins),
         accuracy=float(metrics.correctness(margins, p_chosen).mean()),
         loss=float(metrics.log_loss(margins, p_chosen).mean()),
         group=None if truth is None else int(truth.groups[index]),
         oracle=None if p_chosen is None else metrics.bayes_accuracy(p_chosen),
+        served_by=None if client_id is None else groups.get(client_id),
     )
 
 
@@ -137,64 +175,29 @@ def _aggregate(
     return values
 
 
-def _margins(
-    rule: ClientRule, strategy: Strategy[Any], state: Any, population: Population, indices: Sequence[int]
-) -> dict[int, np.ndarray]:
-    """Margins of every held-out set in ``indices``; one call per set of served models."""
-    # All served weights stay referenced until the end: an identity is only unique among living objects.
-    served = {index: strategy.serve(state, population.held_out[index].client_id) for index in indices}
-    together: dict[Hashable, list[int]] = {}
-    for index, models in served.items():
-        together.setdefault(_identity(models), []).append(index)
-    margins: dict[int, np.ndarray] = {}
-    for members in together.values():
-        pairs = _together(population, tuple(members))
-        voted = metrics.vote(np.stack([_checked(rule, model, pairs) for model in served[members[0]]]))
-        ends = np.cumsum([len(population.held_out[index].pairs) for index in members])
-        margins.update(zip(members, np.split(voted, ends[:-1]), strict=True))
-    return margins
+def _order_effects(orders: Sequence[np.ndarray]) -> dict[str, float]:
+    """What a selector makes of the order of the responses; nothing for rules that see no order."""
+    if not orders:
+        return {}
+    logits = np.concatenate(orders)
+    bias = metrics.position_bias(logits)
+    return {
+        "position_bias": float(bias.mean()),
+        "position_bias_sd": float(bias.std()),
+        "order_consistency": metrics.order_consistency(logits),
+    }
 
 
-def _identity(models: Sequence[Weights]) -> Hashable:
-    """Equal for sets that are served the same arrays, also where the mapping around them is new."""
-    return tuple(tuple(sorted((name, id(array)) for name, array in model.items())) for model in models)
-
-
-def _checked(rule: ClientRule, model: Weights, pairs: Pairs) -> np.ndarray:
-    margins = np.asarray(rule.margins(model, pairs), dtype=np.float64)
-    if margins.shape != (len(pairs),):
-        raise FederationError(f"evaluation: {len(pairs)} pairs but margins of shape {margins.shape}")
-    num_bad = int(np.count_nonzero(~np.isfinite(margins)))
-    if num_bad:
-        raise FederationError(
-            f"evaluation: {num_bad} of {len(margins)} margins are not finite: the served model has"
-            " diverged; lower the learning rate"
-        )
-    return margins
-
-
-def _together(population: Population, members: tuple[int, ...]) -> Pairs:
-    """Pairs of several held-out sets as one object, the same at every evaluation of a global model.
-
-    Rules keep what they compute for an object; the last few groupings of a population are remembered.
-    """
-    kept = _kept_groupings.setdefault(population, {})
-    if members not in kept:
-        while len(kept) >= _MOST_GROUPINGS:
-            del kept[next(iter(kept))]
-        kept[members] = _joined([population.held_out[index].pairs for index in members])
-    return kept[members]
-
-
-def _joined(parts: Sequence[Pairs]) -> Pairs:
-    """All pairs of several owners, in order."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def join(name: str) -> Any:
-        columns = [getattr(part, name) for part in parts]
-        if isinstance(columns[0], np.ndarray):
-            return np.concatenate(columns)
-        return tuple(value for column in columns for value in column)
-
-    return Pairs(*(join(name) for name in Pairs.__dataclass_fields__))
+def _match_with_truth(groups: Mapping[ClientId, int], population: Population) -> dict[str, float]:
+    """Indices of found against hidden groups, over the held-out sets whose clients are in a group."""
+    if population.truth is None:
+        return {}
+    both = [
+        (groups[held_out.client_id], int(true))
+        for held_out, true in zip(population.held_out, population.truth.groups, strict=True)
+        if held_out.client_id is not None and held_out.client_id in groups
+    ]
+    if len(both) < 2:
+        return {}
+    found, true = zip(*both, strict=True)
+    return {"ari": adjusted_rand_index(found, true), "nmi": normalised_mutual_information(found, true)}

@@ -19,6 +19,8 @@ __all__ = [
     "correctness",
     "gini",
     "log_loss",
+    "order_consistency",
+    "position_bias",
     "vote",
     "worst_decile",
     "worst_group",
@@ -108,6 +110,31 @@ def vote(margins: np.ndarray) -> np.ndarray:
     majority = np.sign(np.sign(margins).sum(axis=0))
     sides_with = np.where(majority == 0, True, np.sign(margins) == majority)
     return np.asarray((margins * sides_with).sum(axis=0) / sides_with.sum(axis=0))
+
+
+def position_bias(orders: np.ndarray) -> np.ndarray:
+    """Pull towards slot A of each pair: the part of a selector's logit that swapping leaves unchanged.
+
+    Args:
+        orders: logit for slot A with (chosen, rejected) and with (rejected, chosen) in slots A and B,
+            shape (num_pairs, 2).
+
+    Returns:
+        b = (l(a, b) + l(b, a)) / 2 in logits, shape (num_pairs,); 0 for an antisymmetric selector.
+    """
+    return np.asarray(orders.mean(axis=1))
+
+
+def order_consistency(orders: np.ndarray) -> float:
+    """Share of pairs on which a selector chooses the same response in both orders.
+
+    A logit of zero is a coin toss, consistent half of the time: an untrained head of zeros has 1/2.
+
+    Args:
+        orders: as for ``position_bias``.
+    """
+    first, second = np.sign(orders).T
+    return float(((1.0 - first * second) / 2.0).mean())
 
 
 def worst_decile(accuracies: np.ndarray, share: float = 0.1) -> float:

@@ -20,14 +20,16 @@ class Exportable(Protocol):
         ...
 
 
-def export_models(rule: ClientRule, models: Mapping[str, Weights], root: Path) -> Path | None:
-    """Write each model to ``root/adapters/NAME``; ``client/3`` becomes ``client_3``.
+def export_models(rule: ClientRule, models: Mapping[str, Weights], root: Path) -> list[Path]:
+    """Write each model to ``root/NAME``; ``client/3`` becomes ``client_3``.
 
     Returns:
-        The folder of all adapters, or None where the rule has no form that other tools read.
+        The folders, by name of the model; none where the rule has no form that other tools read.
     """
     if not isinstance(rule, Exportable):
-        return None
+        return []
+    folders = []
     for name in sorted(models):
-        rule.export(models[name], root / "adapters" / name.replace("/", "_"))
-    return root / "adapters"
+        folders.append(root / name.replace("/", "_"))
+        rule.export(models[name], folders[-1])
+    return folders

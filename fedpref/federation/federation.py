@@ -10,12 +10,13 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from fedpref.errors import ConfigurationError
-from fedpref.evaluation.evaluate import Evaluation, evaluate
+from fedpref.evaluation.evaluate import Evaluation, evaluate, model_agreement
+from fedpref.evaluation.groups import Agreement, Grouping
 from fedpref.federation import checkpoint
 from fedpref.federation.plain import from_plain, state_classes, to_plain
 from fedpref.flower.app import client_app
 from fedpref.flower.exchange import Exchange
-from fedpref.flower.rounds import RoundOutcome, Rounds, fresh_from
+from fedpref.flower.rounds import FailedRoundError, Rounds, fresh_from
 from fedpref.flower.validation import ReplyLimits
 from fedpref.maths.weights import digest, norm
 from fedpref.report.rundir import RunDirectory
@@ -49,12 +50,14 @@ class Result:
         models: the strategy's models, by name.
         evaluation: accuracy of every held-out set.
         history: one record a round, as in ``metrics.jsonl``; rounds before a resume are in the file only.
+        agreement: how often the models choose alike, if the strategy keeps several for groups of clients.
     """
 
     summary: Mapping[str, Any]
     models: Mapping[str, Weights]
     evaluation: Evaluation
     history: Sequence[Record]
+    agreement: Agreement | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,8 +200,12 @@ class _Run:
         rounds, federation = self.rounds, self.federation
         ok = failed = 0
         while rounds.version < federation.rounds:
-            outcome = rounds.advance()
-            self._log_arrivals(rounds.version, outcome)
+            try:
+                outcome = rounds.advance()
+            except FailedRoundError as error:
+                self._log_arrivals(rounds.version + 1, error.arrivals, ())
+                raise
+            self._log_arrivals(rounds.version, outcome.arrivals, outcome.fold.rejected)
             ok += sum(arrival.is_ok for arrival in outcome.arrivals)
             failed += sum(not arrival.is_ok for arrival in outcome.arrivals)
             if not outcome.fold.updated:
@@ -222,9 +229,9 @@ class _Run:
 
     # ---------------------------------------------------------------------------- logging
 
-    def _log_arrivals(self, round_: int, outcome: RoundOutcome) -> None:
-        rejected = {arrival.task.number for arrival in outcome.fold.rejected}
-        for arrival in outcome.arrivals:
+    def _log_arrivals(self, round_: int, arrivals: Sequence[Arrival], refused: Sequence[Arrival]) -> None:
+        rejected = {arrival.task.number for arrival in refused}
+        for arrival in arrivals:
             is_ok = arrival.is_ok and arrival.task.number not in rejected
             self.counts["replies_ok" if is_ok else "replies_failed"] += 1
             if self.directory is None:
@@ -252,6 +259,9 @@ class _Run:
         }
         if evaluation is not None:
             record["evaluation"] = dict(evaluation.aggregate)
+            if evaluation.groups is not None:
+                clients = range(len(self.federation.population))
+                record["groups"] = [evaluation.groups.get(client) for client in clients]
         self.history.append(record)
         if self.directory is not None:
             self.directory.metrics.append(record)
@@ -297,6 +307,7 @@ class _Run:
 
     def _finish(self, evaluation: Evaluation) -> Result:
         models = self.federation.strategy.models(self.rounds.state)
+        agreement = self._agreement(models)
         traffic = self.rounds.exchange.traffic
         summary = {
             **evaluation.aggregate,
@@ -312,8 +323,15 @@ class _Run:
             "weights_sha256": digest(models),
         }
         if self.directory is not None:
-            self.directory.write_result(summary, [user.as_row() for user in evaluation.users])
-        return Result(summary, models, evaluation, tuple(self.history))
+            rows = [user.as_row() for user in evaluation.users]
+            self.directory.write_result(summary, rows, agreement.as_json() if agreement else None)
+        return Result(summary, models, evaluation, tuple(self.history), agreement)
+
+    def _agreement(self, models: Mapping[str, Weights]) -> Agreement | None:
+        federation = self.federation
+        if not isinstance(federation.strategy, Grouping) or len(models) < 2:
+            return None
+        return model_agreement(federation.rule, models, federation.population)
 
 
 def _client_record(round_: int, arrival: Arrival) -> dict[str, Any]:

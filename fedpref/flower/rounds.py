@@ -14,7 +14,7 @@ from fedpref.flower.timed import Snapshot
 from fedpref.seeds import generator
 from fedpref.types import Arrival, ClientId, ClientRule, Fold, Fresh, Strategy, Weights
 
-__all__ = ["RoundOutcome", "Rounds", "fresh_from"]
+__all__ = ["FailedRoundError", "RoundOutcome", "Rounds", "fresh_from"]
 
 # Backstops against runs that would never end.
 _MOST_FAILURES_PER_CLIENT = 1000
@@ -28,6 +28,14 @@ def fresh_from(rule: ClientRule, seed: int) -> Fresh:
         return rule.fresh(generator(seed, "fresh", *address))
 
     return fresh
+
+
+class FailedRoundError(FederationError):
+    """A round in which nobody answered; ``arrivals`` says why, client by client."""
+
+    def __init__(self, message: str, arrivals: Sequence[Arrival]) -> None:
+        super().__init__(message)
+        self.arrivals = tuple(arrivals)
 
 
 class RoundOutcome(NamedTuple):
@@ -98,8 +106,8 @@ class Rounds:
         planned, plan = self.strategy.plan(self.state, idle, exchange.clock_s, rng)
         if not plan.tasks and not exchange.num_in_flight:
             raise FederationError(
-                f"round {step}: nobody works: {len(idle)} of {len(self.clients)} clients are online and idle "
-                f"at t={exchange.clock_s:g} s, and the strategy planned no task"
+                f"round {step + 1}: nobody works: {len(idle)} of {len(self.clients)} clients are online and "
+                f"idle at t={exchange.clock_s:g} s, and the strategy planned no task"
             )
         tasks = [
             dataclasses.replace(task, number=self.next_task + index, version=self.version)
@@ -109,8 +117,8 @@ class Rounds:
         self.next_task += len(tasks)
         if not tasks and not arrivals and exchange.clock_s == started_s:
             raise FederationError(
-                f"round {step}: time stands still at t={started_s:g} s: the strategy planned no task and its "
-                f"wait (count={plan.wait.count:g}, until_s={plan.wait.until_s:g}) is over before it begins; "
+                f"round {step + 1}: time stands still at t={started_s:g} s: the strategy planned no task and "
+                f"its wait (count={plan.wait.count:g}, until_s={plan.wait.until_s:g}) is over before it begins; "
                 "until_s is a moment on the clock, not a duration"
             )
         self._count_failures(arrivals)
@@ -135,9 +143,10 @@ class Rounds:
         if self._failed_rounds >= self.max_failed_rounds:
             first = failed[0]
             reason = first.detail.strip().splitlines()[-1:]  # of a traceback, the exception itself
-            raise FederationError(
-                f"round {self.step}: no client answered; the first of {len(failed)} failures was "
-                f"client {first.task.client_id}: {first.code}: {''.join(reason)}"
+            raise FailedRoundError(
+                f"round {self.step + 1}: no client answered; the first of {len(failed)} failures was "
+                f"client {first.task.client_id}: {first.code}: {''.join(reason)}",
+                arrivals,
             )
 
     def _count_still_rounds(self, arrivals: Sequence[Arrival], fold: Fold) -> None:
@@ -148,7 +157,7 @@ class Rounds:
         self._rounds_since_update += any(arrival.is_ok for arrival in arrivals)
         if self._rounds_since_update > _MOST_ROUNDS_PER_UPDATE + 2 * len(self.clients):
             raise FederationError(
-                f"round {self.step}: {self._rounds_since_update} rounds with accepted answers have not "
+                f"round {self.step + 1}: {self._rounds_since_update} rounds with accepted answers have not "
                 f"changed the models of {type(self.strategy).__name__}: its fold never says updated=True"
             )
 

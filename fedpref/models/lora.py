@@ -1,10 +1,10 @@
-"""A reward model with LoRA in its last layers, through PEFT: what is trained, what travels, what it says."""
+"""A transformer with LoRA in its last layers, through PEFT: what is trained, what travels, what it says."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -18,10 +18,10 @@ from fedpref.models.split import capture, injected, layer_list
 from fedpref.models.transformer import Checkpoint, encode, load_model, load_tokenizer
 from fedpref.types import Weights
 
-__all__ = ["Lora", "LoraModel", "lora_model"]
+__all__ = ["TEXTS_A_PASS", "Lora", "LoraModel", "lora_model"]
 
 _HEADS = ("score", "classifier")
-_TEXTS_A_PASS = 8
+TEXTS_A_PASS = 8
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Lora:
         alpha: the product is scaled by alpha / rank.
         dropout: on the input of A, in training only.
         target_modules: names of linear layers; empty means PEFT's choice for the architecture.
-        last_layers: how many layers, from the top, have LoRA.
+        last_layers: how many layers, from the top, have LoRA; 0 means all.
 
     Source: Hu et al. 2021, arXiv:2106.09685.
     """
@@ -47,55 +47,61 @@ class Lora:
 
 @lru_cache(maxsize=2)
 def lora_model(checkpoint: Checkpoint, lora: Lora) -> LoraModel:
-    """The model of this process for these options; built once."""
-    return LoraModel(checkpoint, lora)
+    """The reward model of this process for these options; built once."""
+    return LoraModel(checkpoint, lora, load_model(checkpoint, reward=True))
 
 
 class LoraModel:
     """A PEFT model that lives in one process; whoever uses it loads weights first.
 
     Keys of the weights are those of PEFT's own state dict, so an adapter is these weights in a file. The
-    head's bias, where the architecture has one, cancels in every margin: it stays zero, untrained, unsent.
+    bias of a reward head, where the architecture has one, cancels in every margin: it stays zero,
+    untrained, unsent.
 
     Attributes:
         peft: the PEFT model, in evaluation mode.
-        trainable: the parameters by key, A, B and the head.
+        trainable: the parameters by key, A, B and the reward head, if there is one.
 
     Raises:
         ConfigurationError: more layers than the model has, or target modules that it lacks.
     """
 
-    def __init__(self, checkpoint: Checkpoint, lora: Lora) -> None:
-        self._checkpoint, self._lora = checkpoint, lora
-        base = load_model(checkpoint, reward=True)
+    def __init__(self, checkpoint: Checkpoint, lora: Lora, base: Any) -> None:
+        self._checkpoint = checkpoint
         count = int(base.config.num_hidden_layers)
-        if not 1 <= lora.last_layers <= count:
+        if lora.last_layers > count:
             raise ConfigurationError(
-                f"client.last_layers: {lora.last_layers} must be from 1 to {count}, the model's layers"
+                f"client.last_layers: {lora.last_layers} must be at most {count}, the model's layers"
             )
-        self._first = count - lora.last_layers
+        self._first = count - lora.last_layers if lora.last_layers else 0
         self._layers = layer_list(base, count)
         self.peft = _with_lora(base, checkpoint, lora, range(self._first, count))
         self.trainable = _trainable(self.peft)
 
-    def flops_per_token(self, use_cache: bool) -> int:
+    @property
+    def is_split(self) -> bool:
+        """True if there are frozen layers whose activations can be kept."""
+        return self._first > 0
+
+    def flops_per_token(self, use_cache: bool, backward: bool = True) -> int:
         """Operations of a training step per token: two a weight forward, two a trainable layer's back."""
         sizes = [sum(p.numel() for p in layer.parameters()) for layer in self._layers]
         suffix = sum(sizes[self._first :])
-        return 2 * (suffix if use_cache else sum(sizes)) + 2 * suffix
+        return 2 * (suffix if use_cache else sum(sizes)) + 2 * suffix * backward
 
-    def fresh(self, rng: np.random.Generator, head_std: float) -> dict[str, np.ndarray]:
-        """Initial weights: A as in PEFT (uniform, He), B zero, the head Gaussian; float32."""
+    def fresh(self, rng: np.random.Generator, head_std: float, b_std: float = 0.0) -> dict[str, np.ndarray]:
+        """Initial weights: A as in PEFT (uniform, He), B zero or Gaussian, the head Gaussian; float32."""
         weights = {}
         for key, parameter in self.trainable.items():
             shape = tuple(parameter.shape)
             if "lora_A" in key:
                 bound = 1 / math.sqrt(shape[1])
                 weights[key] = rng.uniform(-bound, bound, shape).astype(np.float32)
-            elif "lora_B" in key:
+            elif "lora_B" in key and b_std == 0:
                 weights[key] = np.zeros(shape, np.float32)
             else:
-                weights[key] = (head_std * rng.standard_normal(shape)).astype(np.float32)
+                std = b_std if "lora_B" in key else head_std
+                weights[key] = (std * rng.standard_normal(shape)).astype(np.float32)
         return weights
 
     def load(self, weights: Weights) -> None:
@@ -142,39 +148,50 @@ class LoraModel:
         return ActivationCache(name).recall(texts, compute)
 
     def rewards(self, texts: Sequence[str], use_cache: bool = True) -> torch.Tensor:
-        """Reward of each text, shape (num_texts,), differentiable.
+        """Reward of each text, shape (num_texts,), differentiable; arguments as in ``read``."""
+        return self.read(texts, self._rewards, use_cache)
+
+    def read(
+        self,
+        texts: Sequence[str],
+        output: Callable[[Mapping[str, torch.Tensor]], torch.Tensor],
+        use_cache: bool = True,
+    ) -> torch.Tensor:
+        """One number a text, shape (num_texts,), differentiable.
 
         Every distinct text runs once, beside others of about its length, so that little is padding.
 
         Args:
-            texts: prompt and response joined; may repeat.
+            texts: may repeat.
+            output: runs ``peft`` on its inputs, padded on the right, and picks a number from each row.
             use_cache: run the trainable layers only, from cached activations; else the whole model.
         """
         tokens = self.tokens(texts)
         distinct = sorted(tokens, key=lambda text: (len(tokens[text]), text))
-        states = self.states(distinct) if use_cache else None
+        states = self.states(distinct) if use_cache and self.is_split else None
         parts = []
-        for start in range(0, len(distinct), _TEXTS_A_PASS):
-            some = distinct[start : start + _TEXTS_A_PASS]
-            cached = None if states is None else [states[text] for text in some]
-            parts.append(self._forward([tokens[text] for text in some], cached))
+        for start in range(0, len(distinct), TEXTS_A_PASS):
+            some = distinct[start : start + TEXTS_A_PASS]
+            inputs = self._inputs([tokens[text] for text in some])
+            if states is None:
+                parts.append(output(inputs))
+                continue
+            cached = _padded([states[text] for text in some], 0.0).to(self.peft.device)
+            with injected(self._layers[: self._first], self._layers[self._first], cached):
+                parts.append(output(inputs))
         place = {text: row for row, text in enumerate(distinct)}
         return torch.cat(parts)[[place[text] for text in texts]]
 
-    def _forward(self, ids: Sequence[np.ndarray], states: Sequence[np.ndarray] | None) -> torch.Tensor:
-        device = self.peft.device
+    def _rewards(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        rewards: torch.Tensor = self.peft(**inputs).logits[:, 0]
+        return rewards
+
+    def _inputs(self, ids: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         pad = load_tokenizer(self._checkpoint).pad_token_id
-        inputs = {
-            "input_ids": _padded(ids, pad).to(device),
-            "attention_mask": _padded([np.ones_like(row) for row in ids], 0).to(device),
+        return {
+            "input_ids": _padded(ids, pad).to(self.peft.device),
+            "attention_mask": _padded([np.ones_like(row) for row in ids], 0).to(self.peft.device),
         }
-        if states is None:
-            whole: torch.Tensor = self.peft(**inputs).logits[:, 0]
-            return whole
-        frozen, first = self._layers[: self._first], self._layers[self._first]
-        with injected(frozen, first, _padded(states, 0.0).to(device)):
-            suffix: torch.Tensor = self.peft(**inputs).logits[:, 0]
-        return suffix
 
 
 def _padded(rows: Sequence[np.ndarray], value: float) -> torch.Tensor:
@@ -188,15 +205,15 @@ def _padded(rows: Sequence[np.ndarray], value: float) -> torch.Tensor:
 def _with_lora(base: Any, checkpoint: Checkpoint, lora: Lora, layers: Sequence[int]) -> Any:
     from peft import LoraConfig, TaskType, get_peft_model
 
-    head = next(name for name in _HEADS if hasattr(base, name))
+    head = next((name for name in _HEADS if hasattr(base, name)), None)
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=TaskType.CAUSAL_LM if head is None else TaskType.SEQ_CLS,
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.target_modules) or None,
         layers_to_transform=list(layers),
-        modules_to_save=[head],
+        modules_to_save=None if head is None else [head],  # None: the model's own head stays frozen
         base_model_name_or_path=checkpoint.model,
         revision=checkpoint.revision,
     )

@@ -18,7 +18,16 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 
-__all__ = ["Checkpoint", "encode", "file_sha256", "load_model", "load_tokenizer"]
+__all__ = [
+    "Checkpoint",
+    "encode",
+    "file_sha256",
+    "is_causal_lm",
+    "load_causal_lm",
+    "load_model",
+    "load_tokenizer",
+    "quiet",
+]
 
 
 @dataclass(frozen=True)
@@ -79,8 +88,8 @@ def _folder_sha256(folder: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Loading without progress bars, and without notices of the fresh head that we overwrite."""
+def quiet() -> Iterator[None]:
+    """Loading and saving without progress bars, and without notices of the fresh head that we overwrite."""
     from transformers.utils import logging
 
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
@@ -121,6 +130,24 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
     return tokenizer
 
 
+@lru_cache(maxsize=16)
+def is_causal_lm(checkpoint: Checkpoint) -> bool:
+    """True if the saved model predicts the next token; reads its configuration only.
+
+    Raises:
+        ConfigurationError: it cannot be loaded.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            checkpoint.source, revision=checkpoint.revision or "main", trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise _not_loaded(checkpoint, error) from error
+    return any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in config.architectures or ())
+
+
 def load_model(checkpoint: Checkpoint, reward: bool = False) -> Any:
     """A fresh copy of the frozen model, float32, without dropout, on torch's default device.
 
@@ -131,12 +158,25 @@ def load_model(checkpoint: Checkpoint, reward: bool = False) -> Any:
     Raises:
         ConfigurationError: it cannot be loaded.
     """
-    import torch
     from transformers import AutoModel, AutoModelForSequenceClassification
 
-    kind, options = (AutoModelForSequenceClassification, {"num_labels": 1}) if reward else (AutoModel, {})
+    if reward:
+        return _load(checkpoint, AutoModelForSequenceClassification, num_labels=1)
+    return _load(checkpoint, AutoModel)
+
+
+def load_causal_lm(checkpoint: Checkpoint) -> Any:
+    """Like ``load_model``, with the model's own head that predicts the next token."""
+    from transformers import AutoModelForCausalLM
+
+    return _load(checkpoint, AutoModelForCausalLM)
+
+
+def _load(checkpoint: Checkpoint, kind: Any, **options: Any) -> Any:
+    import torch
+
     try:
-        with _quiet(), torch.random.fork_rng(devices=[]):
+        with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             model = kind.from_pretrained(
                 checkpoint.source,

@@ -61,20 +61,23 @@ def two_order_loss(both: torch.Tensor, bias_penalty: float = 0.0) -> torch.Tenso
     return loss
 
 
-def pulls(both: np.ndarray, bias_penalty: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """Derivatives of each pair's share of ``two_order_loss`` by its score and by its bias.
+def pulls(
+    score: np.ndarray, slot_bias: np.ndarray, bias_penalty: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Derivatives of each pair's share of ``two_order_loss`` by its score and by its position bias.
 
-    Where the bias is 0, the second is 0 exactly: both orders pull it in opposite ways.
+    Where the bias is 0, the second is 0 exactly: the two orders pull it in opposite ways.
 
     Args:
-        both: logits of both orders, shape (num_pairs, 2).
+        score: of each pair, shape (num_pairs,).
+        slot_bias: of each pair, same shape.
         bias_penalty: as in the loss.
 
     Returns:
         Two arrays of shape (num_pairs,).
     """
-    first, second = bradley_terry_pull(both[:, 0]), bradley_terry_pull(-both[:, 1])
-    by_score, by_bias = -(first + second) / 2, (second - first) / 2
+    first, second = bradley_terry_pull(np.array([score + slot_bias, score - slot_bias]))
+    by_score, by_bias = (first + second) / -2, (second - first) / 2
     if bias_penalty > 0:
-        by_bias = by_bias + 2 * bias_penalty * slot_biases(both)
+        by_bias = by_bias + 2 * bias_penalty * slot_bias
     return by_score, by_bias

@@ -103,7 +103,7 @@ def people_chart(
     Args:
         values: in [0, 1], at least one.
         names: what a dot says when pointed at.
-        groups: a small number for each person; all alike if there are no groups.
+        groups: a small number for each person, -1 for nobody's; all alike if there are no groups.
         x_title: title of the axis.
         x_format: how a value is written.
         levels: vertical reference lines.
@@ -130,7 +130,8 @@ def people_chart(
         for place, index in enumerate(column):
             y = height - _BOTTOM - (place + 0.5) * pitch - 1
             title = f"<title>{escape(names[index])}: {escape(x_format(values[index]))}</title>"
-            radius, style = 0.44 * pitch, f"dot g{groups[index] % 8}"
+            radius = 0.44 * pitch
+            style = "dot none" if groups[index] < 0 else f"dot g{groups[index] % 8}"
             body.append(
                 f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.2f}">{title}</circle>'
             )

@@ -6,6 +6,8 @@ and ``TERM=dumb`` are respected (by Rich).
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Self
@@ -97,8 +99,14 @@ class RunConsole:
     def __init__(self, rounds: int, file: IO[str] | None = None) -> None:
         from rich.console import Console
 
+        class Patient(Console):
+            def on_broken_pipe(self) -> None:
+                """The reader of a pipe, such as head, has left; the run goes on without it."""
+                self.quiet = True
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
         self._rounds = rounds
-        self._console: Console = Console(file=file, highlight=False, soft_wrap=True)
+        self._console: Console = Patient(file=file, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None
 
     def __enter__(self) -> Self:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpref.report.charts import Curve, Level, curves_chart, people_chart
+from fedpref.report.groups import groups_of
 from fedpref.report.runs import Run, best_round, read_run
 from fedpref.report.storage import write_text
 from fedpref.report.units import human_bytes, human_seconds, percent, percent_tick
@@ -39,6 +40,7 @@ def write_report(run_dir: Path) -> Path:
     )
     environment.filters |= {"bytes": human_bytes, "seconds": human_seconds, "percent": percent}
     figures = _figures(run)
+    groups = groups_of(run)
     page = environment.get_template("report.html.j2").render(
         run=run,
         figures=figures,
@@ -48,7 +50,8 @@ def write_report(run_dir: Path) -> Path:
         cards=_cards(figures),
         tabs=_tabs(run, figures),
         people=_people(run, figures) if run.users else None,
-        groups=sorted({int(user["group"]) for user in run.users if "group" in user}),
+        colours=_colours(run.users, groups.names if groups else ()),
+        groups=groups,
         **_extremes(run.users),
         codes=Counter(str(reply["code"]) for reply in run.clients).most_common(),
         events=run.events[-_SHOWN_EVENTS:],
@@ -77,8 +80,14 @@ def _figures(run: Run) -> dict[str, Any]:
     if best is not None:
         figures |= run.evaluations[-1]["evaluation"]
         figures |= {"best_round": best[0], "best_pair_accuracy": best[1]}
+    sent = [record["fold"]["broadcast_ratio"] for record in run.metrics if _has_ratio(record)]
+    figures |= {"broadcast_ratio": sent[-1]} if sent else {}
     figures |= run.summary
     return {name: value for name, value in figures.items() if value is not None}
+
+
+def _has_ratio(record: Mapping[str, Any]) -> bool:
+    return record.get("fold", {}).get("broadcast_ratio") is not None
 
 
 def _state(run: Run) -> str:
@@ -136,6 +145,18 @@ def _cards(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
             cards.append((label, percent(figures[name]), remark))
     if "ece" in figures:
         cards.append(("calibration error", percent(figures["ece"]), f"Brier {figures['brier']:.3f}"))
+    if "order_consistency" in figures:
+        spread = f"logits towards the first response, s.d. {figures['position_bias_sd']:.2f}"
+        cards.append(("position bias", _signed(figures["position_bias"]), spread))
+        share = percent(figures["order_consistency"])
+        cards.append(("order consistency", share, "same choice in both orders"))
+    if "ari" in figures:
+        match = f"1 is the planted groups; NMI {figures['nmi']:.2f}"
+        cards.append(("adjusted Rand index", f"{figures['ari']:.2f}".replace("-", "−"), match))
+    if "broadcast_ratio" in figures:
+        cards.append(
+            ("models sent", percent(figures["broadcast_ratio"]), "of those that a broadcast would send")
+        )
     if "bytes_up" in figures:
         up, down = figures["bytes_up"], figures["bytes_down"]
         cards.append(
@@ -243,8 +264,27 @@ def _people(run: Run, figures: Mapping[str, Any]) -> str:
                 1, Level(f"worst decile {percent(figures['worst_decile'])}", figures["worst_decile"])
             )
     names = [str(user["name"]) for user in run.users]
-    groups = [int(user.get("group", 0)) for user in run.users]
+    key = _colour_key(run.users)
+    # Where everybody has a colour but one, that one is served by all models.
+    absent = -1 if any(key in user for user in run.users) else 0
+    groups = [int(user.get(key, absent)) for user in run.users]
     return people_chart(accuracies, names, groups, "accuracy per person", percent_tick, levels)
+
+
+def _colour_key(users: Sequence[Mapping[str, Any]]) -> str:
+    """Colours tell the strategy's groups apart where it has some, else the planted ones."""
+    return "served_by" if any("served_by" in user for user in users) else "group"
+
+
+def _colours(users: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[tuple[str, str]]:
+    """Style and name of each group in the legend of people; ``names`` are those of the found groups."""
+    key = _colour_key(users)
+    found = sorted({int(user[key]) for user in users if key in user})
+    legend = [
+        (f"g{group % 8}", names[group] if key == "served_by" else f"planted {group}") for group in found
+    ]
+    is_partial = bool(found) and any(key not in user for user in users)
+    return [*legend, ("none", "served by all")] if is_partial else legend
 
 
 def _extremes(users: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Mapping[str, Any]]]:
@@ -252,6 +292,11 @@ def _extremes(users: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Mapping[
     ranked = sorted(users, key=lambda user: (user["accuracy"], str(user["name"])))
     each = min(_EXTREMES, (len(ranked) + 1) // 2)
     return {"worst": ranked[:each], "best": ranked[each:][::-1][:each]}
+
+
+def _signed(value: float) -> str:
+    text = f"{value:+.2f}".replace("-", "−")
+    return text if float(f"{value:.2f}") else "0.00"
 
 
 def _decimals(value: float) -> str:

@@ -8,6 +8,7 @@ out/name/20261121T101500-3f9a1c2e-s0/
   config.yaml  overrides.yaml  notes.json
   metrics.jsonl  clients.jsonl  events.jsonl     one record a round, a reply, an event
   users.json  summary.json                       the result: per held-out set, and in total
+  agreement.json                                 where groups have models of their own: how alike they choose
 ```
 """
 
@@ -170,13 +171,20 @@ class RunDirectory:
         """
         write_json(self.path / "notes.json", list(notes))
 
-    def write_result(self, summary: Mapping[str, Any], users: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the final figures: in total, and one row a held-out set.
+    def write_result(
+        self,
+        summary: Mapping[str, Any],
+        users: Sequence[Mapping[str, Any]],
+        agreement: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Keep the final figures: in total, one row a held-out set and, if given, between the models.
 
         Raises:
             StorageError: the disk is full or not writable.
         """
         write_json(self.path / "users.json", list(users))
+        if agreement is not None:
+            write_json(self.path / "agreement.json", agreement)
         write_json(self.path / "summary.json", summary)
 
     def sign(self) -> None:

@@ -29,6 +29,7 @@ class Run:
         clients: one record a reply.
         events: one record an event.
         users: one row a held-out set.
+        agreement: names of the ``models`` and the ``shares`` on which they choose alike.
         summary: the final figures.
     """
 
@@ -41,6 +42,7 @@ class Run:
     clients: Sequence[Mapping[str, Any]]
     events: Sequence[Mapping[str, Any]]
     users: Sequence[Mapping[str, Any]]
+    agreement: Mapping[str, Any]
     summary: Mapping[str, Any]
 
     @property
@@ -80,6 +82,7 @@ def read_run(path: Path) -> Run:
         clients=read_jsonl(path / "clients.jsonl"),
         events=read_jsonl(path / "events.jsonl"),
         users=_read_or(path / "users.json", []),
+        agreement=_read_or(path / "agreement.json", {}),
         summary=_read_or(path / "summary.json", {}),
     )
 

@@ -16,6 +16,11 @@ from fedpref.errors import ConfigurationError
         ("hydra.run.dir=../../x", "hydra.run.dir is derived; choose out=DIR and name=NAME"),
         ("hydra.sweep.dir=/x", "hydra.sweep.dir is derived"),
         ("split=half", "split holds options; set split.OPTION=VALUE"),
+        ("strategy=null", "strategy=None does not exist"),
+        ("~strategy", "'~strategy' leaves no strategy, which every run needs"),
+        ("~rounds", "'~rounds' leaves no rounds"),
+        ("seed=1,2", "'seed=1,2' is a sweep; add -m"),
+        ("--dryrun", "unknown option '--dryrun'. Did you mean '--dry-run'?"),
     ],
 )
 def test_a_wrong_word_is_named_with_its_mend(word: str, message: str) -> None:
@@ -39,6 +44,16 @@ def test_a_wrong_word_is_named_with_its_mend(word: str, message: str) -> None:
         ("evaluation.every=0", r"evaluation\.every=0 must be an integer, at least 1"),
         ("strategy._target_=flwr.serverapp.strategy.fedadam.np.save", "is not a class"),
         ("+strategy.extra=1", r"unknown option 'strategy\.extra'"),
+        ("seed=9223372036854775808", r"seed=9223372036854775808 must be below 2\*\*63"),
+        ("out=null", "out=None must be text"),
+        ("out=", "out='' must name a folder"),
+        ("name=null", "name=None must be text"),
+        ("executor._target_=fedpref.strategies.fedavg.FedAvg", "is no Executor: it lacks start"),
+        (
+            "strategy._target_=fedpref.clients.linear_reward.LinearReward",
+            "is no Strategy: it lacks init, plan",
+        ),
+        ("strategy._target_=flwr.serverapp.strategy.result.Result", "is no Strategy"),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_is_loaded(word: str, message: str) -> None:
@@ -70,6 +85,9 @@ def test_flags_are_sorted_out() -> None:
     words = parse_words(["--allow", "mine", "--allow=yours", "--dry-run", "--cfg", "job", "seed=1"])
     assert words.allow == ("mine", "yours")
     assert words.dry_run and words.hydra_flags == ("--cfg", "job") and words.overrides == ("seed=1",)
+    assert parse_words(["--info=defaults"]).hydra_flags == ("--info", "defaults")
+    with pytest.raises(ConfigurationError, match="--cfg needs a value, one of job, hydra, all"):
+        parse_words(["--cfg", "nonsense"])
     with pytest.raises(ConfigurationError, match="--allow needs a value"):
         parse_words(["--allow"])
     with pytest.raises(ConfigurationError, match="not a directory"):

@@ -102,7 +102,8 @@ def test_strategies_bring_their_words_and_two_that_cannot_work_together_are_refu
         (["data.shares=[0.5,0.2]"], "data.shares"),
         (["data=jsonl", "data.path=nowhere.jsonl"], "nowhere.jsonl"),
         (["client.lr=-1"], "client.lr"),
-        (["limits.max_norm=0"], "limits"),
+        (["limits.max_update_norm=0"], "max_update_norm"),
+        (["split._target_=fedpref.report.jsonl.JsonLines", "split.path=evil"], "is no PairSplit"),
     ],
 )
 def test_a_wrong_word_ends_with_code_2_one_line_and_no_run(
@@ -240,3 +241,59 @@ def test_no_value_of_the_environment_reaches_a_file(
     assert summary(only_run(folder))["rounds"] == 2
     files = [path for path in only_run(folder).rglob("*") if path.is_file()]
     assert not [path for path in files if b"sentinel-71923" in path.read_bytes()]
+
+
+def test_a_failed_run_leaves_a_report_that_says_why(fedpref: Run, folder: Path) -> None:
+    code, out, err = fedpref("run", *TINY, "rounds=2", "limits.max_update_norm=1e-9")
+    assert code == 5 and len(err.splitlines()) == 1
+    assert f"report: {only_run(folder).relative_to(folder)}/report.html" in out
+    assert "The run failed" in (only_run(folder) / "report.html").read_text()
+
+
+def test_a_strategy_of_ones_own_is_found_in_the_working_folder_by_every_command(
+    process: Run, folder: Path, people: Path
+) -> None:
+    assert process("new", "strategy", "mine")[0] == 0
+    allow = ("--allow", "mine")
+    words = ("data=jsonl", "data.path=people.jsonl", "name=t", "rounds=1", "strategy=mine")
+    assert process("run", *allow, "--config-dir", "configs", *words)[0] == 0
+    assert process("eval", str(only_run(folder)), "people.jsonl", *allow)[0] == 0
+    assert (
+        "strategy.server_lr"
+        in process("config", "cat", "strategy/mine", *allow, "--config-dir", "configs")[1]
+    )
+    code, _, err = process("config", "ls", "strategy", "--config-dir", "nowhere")
+    assert code == 2 and "nowhere is not a directory" in err
+    code, _, err = process("new", "strategy", "json")
+    assert code == 2 and "hide the installed module" in err and not (folder / "json.py").exists()
+
+
+def test_a_run_on_feature_vectors_cannot_be_asked_about_texts(
+    fedpref: Run, folder: Path, people: Path
+) -> None:
+    assert fedpref("run", *TINY, "rounds=1")[0] == 0
+    code, _, err = fedpref("eval", str(only_run(folder)), "people.jsonl")
+    assert code == 2 and "was trained on feature vectors (data.form=attributes)" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rnu"], "No such command 'rnu'. Did you mean 'run'? Try --help."),
+        (["runs", "ls", "--fromat", "json"], "--format"),
+        (["resume"], "Missing argument 'DIRECTORY'"),
+        (["data", "inspect", "it's.jsonl"], "data.path=it's.jsonl: no such file"),
+        (["data", "inspect", "--bogus"], "unknown option '--bogus'"),
+    ],
+)
+def test_a_wrong_command_ends_with_code_2_and_one_line(
+    process: Run, folder: Path, words: list[str], message: str
+) -> None:
+    code, _, err = process(*words)
+    assert code == 2 and message in err
+    assert err.startswith("fedpref: ") and len(err.splitlines()) == 1
+
+
+def test_help_reads_well(process: Run) -> None:
+    assert "  [required]" in process("resume", "--help")[1]
+    assert "FILE [key=value ...]" in process("data", "inspect", "--help")[1]

@@ -147,3 +147,17 @@ def test_a_built_object_has_the_given_options_and_its_own_defaults() -> None:
 def test_a_required_option_is_asked_for() -> None:
     with pytest.raises(ConfigurationError, match=r"data\.path is required"):
         build({"_target_": "fedpref.data.sources.PreferenceFile"}, "data")
+
+
+def test_a_class_that_cannot_play_the_part_is_not_built_although_it_is_allowed(tmp_path: Path) -> None:
+    log = {"_target_": "fedpref.report.jsonl.JsonLines", "path": str(tmp_path / "log.jsonl")}
+    node = {"_target_": "fedpref.strategies.fedavg.FedAvg", "combine": log}
+    with pytest.raises(ConfigurationError, match=r"strategy\.combine\._target_=.*JsonLines is no Combine"):
+        build(node, "strategy")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_function_cannot_be_given_as_text() -> None:
+    node = {"_target_": "flwr.serverapp.strategy.FedAvg", "train_metrics_aggr_fn": "os.system"}
+    with pytest.raises(ConfigurationError, match=r"'os\.system' is not a function"):
+        build(node, "strategy")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedpref.clients.linear_reward import LinearReward
-from fedpref.errors import ConfigurationError
+from fedpref.errors import ConfigurationError, FederationError
 from fedpref.models import Given
 from fedpref.seeds import generator
 from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights
@@ -186,6 +186,16 @@ def test_batches_that_are_not_finite_are_skipped_and_counted() -> None:
     assert (reply.metrics["skipped_steps"], reply.metrics["steps_done"]) == (2, 10)
     assert np.isfinite(reply.weights["score.weight"]).all()
     assert all(math.isfinite(value) for value in reply.metrics.values())
+
+
+def test_a_client_whose_every_step_is_skipped_fails_instead_of_sending_what_it_received() -> None:
+    pairs, weights = vector_pairs(6), weights_of()
+    hopeless = Pairs(
+        pairs.prompts, np.full_like(pairs.chosen, np.nan), pairs.rejected, pairs.pair_ids, pairs.topics
+    )
+    with pytest.raises(FederationError, match="none of 4 steps had a finite gradient"):
+        train(rule(local_steps=4), hopeless, weights)
+    assert train(rule(local_steps=0), hopeless, weights).metrics["steps_done"] == 0
 
 
 def test_nothing_handed_in_is_changed() -> None:

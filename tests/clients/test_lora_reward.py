@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fedpref.clients.lora_reward import LoraReward
-from fedpref.errors import ConfigurationError
+from fedpref.errors import ConfigurationError, FederationError
 from fedpref.models import Hashing, HuggingFace
 from fedpref.models.tiny import tiny_causal_lm, tiny_encoder
 from fedpref.models.transformer import load_model, load_tokenizer
@@ -191,12 +191,13 @@ def test_a_client_without_pairs_returns_what_it_received(backbone: HuggingFace) 
     assert learner.margins(weights, PAIRS.take([])).shape == (0,)
 
 
-def test_steps_without_finite_gradients_are_skipped_and_counted(backbone: HuggingFace) -> None:
+def test_a_client_whose_every_step_is_skipped_fails_instead_of_sending_what_it_received(
+    backbone: HuggingFace,
+) -> None:
     learner = LoraReward(backbone=backbone, local_steps=3)
     weights = {key: np.full_like(array, np.inf) for key, array in random_weights(learner).items()}
-    metrics = train(learner, weights).metrics
-    assert metrics["skipped_steps"] == 3
-    assert all(math.isfinite(value) for value in metrics.values())
+    with pytest.raises(FederationError, match="none of 3 steps had a finite gradient"):
+        train(learner, weights)
 
 
 def test_weights_of_another_rank_are_refused(backbone: HuggingFace) -> None:

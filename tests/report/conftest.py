@@ -38,6 +38,7 @@ def write_sample_run(
     has_truth: bool = False,
     has_failures: bool = True,
     names: Callable[[int], str] = lambda index: f"annotator {index:03d}",
+    selectors: int = 0,
 ) -> Path:
     run = new_run(out)
     with run:
@@ -65,6 +66,10 @@ def write_sample_run(
             }
             if number % 2 == 0 or number in (1, rounds):
                 record["evaluation"] = evaluation(accuracy, people, has_truth)
+                if selectors:
+                    record["groups"] = members(number, rounds, people, selectors)
+                    record["evaluation"] |= selector_scores(number, rounds, has_truth)
+                    record["fold"]["broadcast_ratio"] = 0.4
             run.metrics.append(record)
             for client in range(12):
                 code = "timeout" if client < failed else "ok"
@@ -73,6 +78,10 @@ def write_sample_run(
                 event = {"round": number, "client": 7, "code": "timeout", "detail": "no reply by 155 s"}
                 run.events.append(event)
         users = [person(index, noise, has_truth, names) for index in range(people)]
+        if selectors:
+            users = [user | {"group": i % selectors} if has_truth else user for i, user in enumerate(users)]
+            final = members(rounds, rounds, people, selectors)
+            users = [user | {"served_by": group} for user, group in zip(users, final, strict=True)]
         metrics = read_run(run.path).metrics
         found = best_round(metrics)
         assert found is not None
@@ -89,7 +98,9 @@ def write_sample_run(
             "best_round": found[0],
             "best_pair_accuracy": found[1],
         }
-        run.write_result(summary, users)
+        if selectors:
+            summary |= selector_scores(rounds, rounds, has_truth)
+        run.write_result(summary, users, agreement(selectors) if selectors else None)
         run.set_status("finished", round_number=rounds, exit_code=0)
         run.sign()
     return run.path
@@ -128,9 +139,36 @@ def evaluation(accuracy: float, people: int, has_truth: bool) -> dict[str, float
     return values
 
 
+def members(number: int, rounds: int, people: int, selectors: int) -> list[int | None]:
+    """Nobody in a warm-up of a fifth of the rounds; then groups that settle, regrouped every fifth."""
+    regroupings = 5 * number // rounds
+    if regroupings == 0:
+        return [None] * people
+    draw = generator(0, "members", regroupings)
+    strays = draw.uniform(size=people) < 0.5 / regroupings
+    anywhere = draw.integers(0, selectors, size=people)
+    return [int(anywhere[i]) if strays[i] else i % selectors for i in range(people)]
+
+
+def selector_scores(number: int, rounds: int, has_truth: bool) -> dict[str, float]:
+    values = {"position_bias": -0.31, "position_bias_sd": 0.22, "order_consistency": 0.93}
+    if has_truth and 5 * number >= rounds:
+        values |= {"ari": 0.95 - 0.9 * math.exp(-4 * number / rounds), "nmi": 0.9 - 0.7 * rounds / 5 / number}
+    return values
+
+
+def agreement(selectors: int) -> dict[str, Any]:
+    shares = [
+        [1.0 if i == j else 0.3 + 0.55 / (1 + abs(i - j)) ** 1.5 for i in range(selectors)]
+        for j in range(selectors)
+    ]
+    return {"models": [f"selector/{u}" for u in range(selectors)], "shares": shares}
+
+
 def person(index: int, noise: Any, has_truth: bool, names: Callable[[int], str]) -> dict[str, Any]:
     accuracy = min(max(0.73 + 0.09 * float(noise.normal()), 0.0), 1.0)
     row = {"name": names(index), "num_pairs": 20 + int(noise.integers(0, 30)), "accuracy": accuracy}
+    row["client_id"] = index
     if has_truth:
         row |= {"group": int(noise.choice(4, p=[0.5, 0.25, 0.15, 0.1])), "oracle": 0.829}
     return row

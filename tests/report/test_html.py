@@ -61,6 +61,9 @@ def page_of(run_dir: Path) -> Page:
         {"rounds": 1, "people": 1, "has_failures": False},
         {"rounds": 2, "people": 3},
         {"rounds": 900, "people": 700},
+        {"selectors": 3, "has_truth": True},
+        {"selectors": 2, "rounds": 1, "people": 2},
+        {"selectors": 9, "rounds": 900, "people": 700},
     ],
 )
 def test_every_kind_of_run_gives_one_small_offline_page(

@@ -25,7 +25,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "clients": (GROUND | {"models", "objectives"}, {"torch"}),
     "flower": (GROUND | {"maths"}, {"flwr"}),
     "simulation": (GROUND | {"maths", "flower"}, {"flwr", "ray"}),
-    "evaluation": (GROUND | {"maths"}, set()),
+    "evaluation": (GROUND | {"maths"}, {"sklearn"}),
     "report": (GROUND | {"maths"}, {"matplotlib"}),
     "federation": (GROUND | {"maths", "flower", "simulation", "evaluation", "report"}, set()),
     "benchmarks": ({"*"}, HEAVY),

@@ -1,0 +1,236 @@
+"""A binary selector: shown two responses, it says which is better; trained on both orders of every pair.
+
+In a causal language model it chooses between two tokens, with LoRA; on any other backbone it is a linear
+head on the features of both responses. It also scores selectors, so that a server can group clients.
+
+Source: Wu et al. 2024, "Towards Federated RLHF with Aggregated Client Preference for LLMs",
+arXiv:2407.03038 (FedBis, FedBiscuit). Different here: both orders of a pair share a step, predictions use
+both orders, and pairs for grouping are held back by pair, never by row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.backbone import Backbone
+from fedpref.models.choice import GENERIC, check_choices, check_template
+from fedpref.models.pair_head import PairHead
+from fedpref.models.selector_head import SelectorHead
+from fedpref.models.transformer import Checkpoint, is_causal_lm
+from fedpref.objectives.batches import batches
+from fedpref.objectives.grouping import grouping_split
+from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.optimizers import OptimizerName
+from fedpref.objectives.selector import right_margins, scores, slot_biases
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
+
+__all__ = ["Selector"]
+
+MOST_MEASURED_PAIRS = 200
+SGD_LR, ADAMW_LR = 0.6, 1e-3
+
+
+@dataclass(frozen=True)
+class Selector:
+    """Trains a selector, and scores several; keeps nothing between tasks.
+
+    A task's settings may give ``local_steps``, ``proximal_mu``, ``grouping_share`` and ``grouping_seed``.
+    Optimisers start afresh in every task.
+
+    Attributes:
+        backbone: a causal language model gets choice tokens and LoRA, any other backbone a pair head.
+        local_steps: optimiser steps a task.
+        batch_pairs: unordered pairs a step, each in both orders; None means all training pairs.
+        lr: step size; None means 0.6 with SGD (a pair head takes the steps of a reward head of half that)
+            and 0.001 with AdamW.
+        optimizer: "sgd", or "adamw" (betas 0.9 and 0.95, no decay); None means AdamW for LoRA and SGD for
+            the pair head.
+        bias_penalty: weight of the mean squared position bias in the loss.
+        init_std: standard deviation of the pair head's initial weights, or of LoRA's B.
+        template: what a language model reads, with the slots {prompt}, {response_a} and {response_b}. Where
+            it exceeds the backbone's ``max_tokens``, the longest of the three loses its end, the rest stays.
+        choices: the two answers, as they follow the template, each one token: a leading space counts.
+        rank: inner dimension of LoRA's BA.
+        alpha: BA is scaled by alpha / rank.
+        dropout: on the input of A while training.
+        target_modules: names of linear layers; empty means PEFT's choice for the architecture.
+        last_layers: how many layers, from the top, have LoRA; 0 means all.
+        freeze_a: train B only; then averaging B is averaging BA, exactly.
+        use_cache: keep the activations that enter the first trainable layer; False runs every layer.
+
+    Raises:
+        ConfigurationError: a value out of range, or a template without its slots.
+    """
+
+    backbone: Backbone
+    local_steps: int = 30
+    batch_pairs: int | None = 16
+    lr: float | None = None
+    optimizer: OptimizerName | None = None
+    bias_penalty: float = 0.0
+    init_std: float = 0.0
+    template: str = GENERIC
+    choices: tuple[str, ...] = (" A", " B")
+    rank: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    last_layers: int = 2
+    freeze_a: bool = False
+    use_cache: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target_modules", tuple(self.target_modules))  # lists, when from YAML
+        object.__setattr__(self, "choices", tuple(self.choices))
+        require(self.local_steps >= 0, "local_steps", self.local_steps, "at least 0")
+        require(
+            self.batch_pairs is None or self.batch_pairs >= 1, "batch_pairs", self.batch_pairs, "at least 1"
+        )
+        is_rate = self.lr is None or (math.isfinite(self.lr) and self.lr > 0)
+        require(is_rate, "lr", self.lr, "positive and finite")
+        require(self.optimizer in (None, "sgd", "adamw"), "optimizer", self.optimizer, "sgd or adamw")
+        require(self.bias_penalty >= 0, "bias_penalty", self.bias_penalty, "at least 0")
+        require(self.init_std >= 0, "init_std", self.init_std, "at least 0")
+        require(self.rank >= 1, "rank", self.rank, "at least 1")
+        require(self.alpha > 0, "alpha", self.alpha, "positive")
+        require(0 <= self.dropout < 1, "dropout", self.dropout, "in [0, 1)")
+        require(self.last_layers >= 0, "last_layers", self.last_layers, "at least 0")
+        check_template(self.template)
+        check_choices(self.choices)
+
+    @property
+    def head(self) -> SelectorHead:
+        """The head that suits the backbone.
+
+        Raises:
+            ConfigurationError: the backbone's model cannot be read.
+        """
+        checkpoint: Checkpoint | None = getattr(self.backbone, "checkpoint", None)
+        if checkpoint is not None and is_causal_lm(checkpoint):
+            return self._choice_head(checkpoint)
+        optimizer = self.optimizer or "sgd"
+        return PairHead(self.backbone, self._lr(optimizer), optimizer, self.bias_penalty, self.init_std)
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """Initial weights, float32."""
+        return self.head.fresh(rng)
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep what is frozen for all these pairs, so that no worker has to."""
+        self.head.warm(populations)
+
+    def both_orders(self, weights: Weights, pairs: Pairs) -> np.ndarray:
+        """Logits ``l(chosen, rejected)`` and ``l(rejected, chosen)``, shape (num_pairs, 2), float64."""
+        return self.head.both_orders(weights, pairs, np.arange(len(pairs)))
+
+    def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
+        """Symmetrised score ``s(chosen, rejected)`` of each pair, shape (num_pairs,), float64."""
+        return scores(self.both_orders(weights, pairs))
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write a selector that loads without fedpref: a PEFT adapter, or the pair head's weights."""
+        self.head.export(weights, folder)
+
+    def answer(
+        self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
+    ) -> tuple[Reply, ClientState]:
+        """Train the selector of the task ("train"), or report the losses of several ("score").
+
+        To score, the weights hold selector u under keys ``u/…``, and the reply no weights but ``loss_u``,
+        the mean cross entropy over both orders of the grouping pairs, in nats; one that is not finite is
+        left out. A client with a single pair, none of which is held back, draws its losses at random, so
+        that it joins no group by preference.
+
+        Metrics of training: ``loss_before`` and ``loss_after`` on the training pairs, the first 200 at most
+        (before: at the received weights), ``position_bias``, the mean bias on them after, in logits,
+        ``steps_done``, ``skipped_steps`` (a gradient was not finite). Of both: ``flops``.
+
+        Raises:
+            ConfigurationError: another kind of task, or weights that do not fit the backbone.
+            FederationError: every step was skipped.
+        """
+        work = {"train": self._train, "score": self._score}.get(task.kind)
+        if work is None:
+            raise ConfigurationError(f"client: selector cannot answer a task of kind '{task.kind}'")
+        return work(task, shard, rng), state
+
+    def _train(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
+        pairs, head = shard.pairs, self.head
+        if len(pairs) == 0:
+            return Reply(dict(task.weights), 0, {})
+        rows = grouping_split(shard, task.settings).train
+        measured = rows[:MOST_MEASURED_PAIRS]
+        steps, mu = steps_and_mu(task.settings, self.local_steps, head.lr)
+        before = head.both_orders(task.weights, pairs, measured)
+        some = (rows[places] for places in batches(len(rows), self.batch_pairs, steps, rng))
+        trained = head.train(task.weights, pairs, some, mu, rng)
+        require_progress(steps, trained.skipped)
+        after = head.both_orders(trained.weights, pairs, measured)
+        metrics = {
+            **reported_loss("loss_before", right_margins(before)),
+            **reported_loss("loss_after", right_margins(after)),
+            "steps_done": float(steps - trained.skipped),
+            "skipped_steps": float(trained.skipped),
+            "flops": trained.flops + 2 * head.scoring_flops(pairs, measured),
+        }
+        if np.isfinite(after).all():
+            metrics["position_bias"] = float(slot_biases(after).mean())
+        return Reply(trained.weights, len(pairs), metrics)
+
+    def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
+        pairs, selectors = shard.pairs, _selectors(task.weights)
+        if len(pairs) == 0:
+            return Reply({}, 0, {})
+        rows = grouping_split(shard, task.settings).grouping
+        if rows is None:
+            return Reply({}, len(pairs), {f"loss_{u}": float(rng.random()) for u in selectors})
+        head = self.head
+        metrics = {"flops": len(selectors) * head.scoring_flops(pairs, rows)}
+        for u, weights in selectors.items():
+            margins = right_margins(head.both_orders(weights, pairs, rows))
+            if np.isfinite(margins).all():
+                metrics |= reported_loss(f"loss_{u}", margins)
+        return Reply({}, len(pairs), metrics)
+
+    def _choice_head(self, checkpoint: Checkpoint) -> SelectorHead:
+        from fedpref.models.choice_head import ChoiceHead  # here, so that pair heads start without torch
+        from fedpref.models.lora import Lora
+
+        optimizer = self.optimizer or "adamw"
+        return ChoiceHead(
+            checkpoint,
+            Lora(self.rank, self.alpha, self.dropout, self.target_modules, self.last_layers),
+            self.template,
+            self.choices,
+            self._lr(optimizer),
+            optimizer,
+            self.bias_penalty,
+            self.init_std,
+            self.freeze_a,
+            self.use_cache,
+        )
+
+    def _lr(self, optimizer: OptimizerName) -> float:
+        return self.lr or (SGD_LR if optimizer == "sgd" else ADAMW_LR)
+
+
+def _selectors(weights: Weights) -> Mapping[int, Weights]:
+    """The selectors of a score task by number, from keys such as ``0/pair_head.weight``.
+
+    Raises:
+        ConfigurationError: a key has no number.
+    """
+    found: dict[int, dict[str, Any]] = {}
+    for name, array in weights.items():
+        number, _, key = name.partition("/")
+        if not number.isdecimal() or not key:
+            raise ConfigurationError(f"client: a selector to score has keys such as 0/{name}, not {name}")
+        found.setdefault(int(number), {})[key] = array
+    return dict(sorted(found.items()))

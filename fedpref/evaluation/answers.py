@@ -1,0 +1,127 @@
+"""What the served models answer on held-out pairs: each model asked once for all whom it serves."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from fedpref.errors import FederationError
+from fedpref.evaluation import metrics
+from fedpref.types import ClientRule, Pairs, Population, Strategy, Weights
+
+__all__ = ["Answer", "OrderAware", "answer_of", "answers_of", "together"]
+
+_MOST_GROUPINGS = 8
+_kept_groupings: WeakKeyDictionary[Population, dict[tuple[int, ...], Pairs]] = WeakKeyDictionary()
+
+
+@runtime_checkable
+class OrderAware(Protocol):
+    """A client rule whose logit depends on which response stands first, as a selector's does."""
+
+    def both_orders(self, weights: Weights, pairs: Pairs) -> np.ndarray:
+        """Logits of (chosen, rejected) and (rejected, chosen), shape (num_pairs, 2), float64.
+
+        Half their difference is the rule's margin.
+        """
+        ...
+
+
+class Answer(NamedTuple):
+    """Margins, shape (num_pairs,), and, if the rule sees the order, logits of both, (num_pairs, 2)."""
+
+    margins: np.ndarray
+    orders: np.ndarray | None
+
+
+def answers_of(
+    rule: ClientRule, strategy: Strategy[Any], state: Any, population: Population, indices: Sequence[int]
+) -> dict[int, Answer]:
+    """What is answered on every held-out set in ``indices``; one call per set of served models.
+
+    Raises:
+        FederationError: a margin is not finite, or there is not one a pair.
+    """
+    # All served weights stay referenced until the end: an identity is only unique among living objects.
+    served = {index: strategy.serve(state, population.held_out[index].client_id) for index in indices}
+    alike: dict[Hashable, list[int]] = {}
+    for index, models in served.items():
+        alike.setdefault(_identity(models), []).append(index)
+    answers: dict[int, Answer] = {}
+    for members in alike.values():
+        pairs = together(population, tuple(members))
+        voted = _voted([answer_of(rule, model, pairs) for model in served[members[0]]])
+        ends = np.cumsum([len(population.held_out[index].pairs) for index in members])[:-1]
+        margins = np.split(voted.margins, ends)
+        orders = [None] * len(members) if voted.orders is None else np.split(voted.orders, ends)
+        answers.update(zip(members, map(Answer, margins, orders), strict=True))
+    return answers
+
+
+def _voted(answers: Sequence[Answer]) -> Answer:
+    """Margins by vote; logits as means over the models."""
+    orders = [answer.orders for answer in answers if answer.orders is not None]
+    return Answer(
+        metrics.vote(np.stack([answer.margins for answer in answers])),
+        np.mean(orders, axis=0) if orders else None,
+    )
+
+
+def _identity(models: Sequence[Weights]) -> Hashable:
+    """Equal for sets that are served the same arrays, also where the mapping around them is new."""
+    return tuple(tuple(sorted((name, id(array)) for name, array in model.items())) for model in models)
+
+
+def answer_of(rule: ClientRule, model: Weights, pairs: Pairs) -> Answer:
+    """What one model answers.
+
+    Raises:
+        FederationError: a margin is not finite, or there is not one a pair.
+    """
+    if isinstance(rule, OrderAware):
+        orders = _checked(rule.both_orders(model, pairs), (len(pairs), 2))
+        return Answer((orders[:, 0] - orders[:, 1]) / 2.0, orders)
+    return Answer(_checked(rule.margins(model, pairs), (len(pairs),)), None)
+
+
+def _checked(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    margins = np.asarray(values, dtype=np.float64)
+    if margins.shape != shape:
+        raise FederationError(f"evaluation: {shape[0]} pairs but margins of shape {margins.shape}")
+    num_bad = int(np.count_nonzero(~np.isfinite(margins)))
+    if num_bad:
+        raise FederationError(
+            f"evaluation: {num_bad} of {margins.size} margins are not finite: the served model has"
+            " diverged; lower the learning rate"
+        )
+    return margins
+
+
+def together(population: Population, members: tuple[int, ...]) -> Pairs:
+    """Pairs of several held-out sets as one object, the same at every evaluation of a global model.
+
+    Rules keep what they compute for an object; the last few groupings of a population are remembered.
+    """
+    kept = _kept_groupings.setdefault(population, {})
+    if members not in kept:
+        while len(kept) >= _MOST_GROUPINGS:
+            del kept[next(iter(kept))]
+        kept[members] = _joined([population.held_out[index].pairs for index in members])
+    return kept[members]
+
+
+def _joined(parts: Sequence[Pairs]) -> Pairs:
+    """All pairs of several owners, in order."""
+    if len(parts) == 1:
+        return parts[0]
+
+    def join(name: str) -> Any:
+        columns = [getattr(part, name) for part in parts]
+        if isinstance(columns[0], np.ndarray):
+            return np.concatenate(columns)
+        return tuple(value for column in columns for value in column)
+
+    return Pairs(*(join(name) for name in Pairs.__dataclass_fields__))

@@ -1,0 +1,192 @@
+"""A selector inside a causal language model: the logits of two choice tokens, with LoRA through PEFT.
+
+Both orders of a pair run in the same micro-batch, whose size bounds memory; the gradients of a batch's
+micro-batches add up to one optimiser step.
+
+Source: Wu et al. 2024, arXiv:2407.03038; Hu et al. 2021, arXiv:2106.09685 (LoRA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedpref.models.choice import both_texts, choice_tokens
+from fedpref.models.kept import kept
+from fedpref.models.lora import TEXTS_A_PASS, Lora, LoraModel
+from fedpref.models.lora_steps import take_steps
+from fedpref.models.selector_head import Trained
+from fedpref.models.text import require_text
+from fedpref.models.transformer import Checkpoint, load_causal_lm
+from fedpref.objectives.optimizers import OptimizerName
+from fedpref.objectives.selector import two_order_loss
+from fedpref.types import Pairs, Weights
+
+__all__ = ["ChoiceHead", "ChoiceModel", "choice_model"]
+
+
+@lru_cache(maxsize=2)
+def choice_model(checkpoint: Checkpoint, lora: Lora, template: str, choices: tuple[str, ...]) -> ChoiceModel:
+    """The model of this process for these options; built once.
+
+    Raises:
+        ConfigurationError: see ``choice_tokens`` and ``LoraModel``.
+    """
+    tokens = choice_tokens(checkpoint, template, choices)  # before the weights are loaded: it may refuse
+    return ChoiceModel(LoraModel(checkpoint, lora, load_causal_lm(checkpoint)), tokens)
+
+
+@dataclass(frozen=True, eq=False)
+class ChoiceModel:
+    """A LoRA model that chooses.
+
+    Attributes:
+        lora: the model and its weights.
+        tokens: ids of the two choices.
+    """
+
+    lora: LoraModel
+    tokens: tuple[int, int]
+
+    def logits(self, texts: Sequence[str], use_cache: bool) -> torch.Tensor:
+        """``logit_A - logit_B`` at the last token of each text, shape (num_texts,), differentiable."""
+        return self.lora.read(texts, self._difference, use_cache)
+
+    def _difference(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        ends = inputs["attention_mask"].sum(dim=1) - 1
+        # Logits at all positions would take gigabytes; the texts of a pass end at a few.
+        positions, place = torch.unique(ends, return_inverse=True)
+        logits = self.lora.peft(**inputs, logits_to_keep=positions).logits
+        answers = logits[torch.arange(len(place), device=place.device), place]
+        difference: torch.Tensor = answers[:, self.tokens[0]] - answers[:, self.tokens[1]]
+        return difference
+
+
+@dataclass(frozen=True)
+class ChoiceHead:
+    """The head of a causal language model.
+
+    Attributes:
+        checkpoint: the frozen model.
+        lora: where the low-rank weights sit.
+        template: with slots {prompt}, {response_a} and {response_b}, and a cue at its end.
+        choices: the two answers, as they follow the cue.
+        lr: step size.
+        optimizer: "adamw" or "sgd".
+        bias_penalty: weight of the mean squared position bias in the loss.
+        init_std: standard deviation of B's initial weights; 0 starts with the frozen model's choices.
+        freeze_a: train B only.
+        use_cache: keep the activations that enter the first trainable layer.
+    """
+
+    checkpoint: Checkpoint
+    lora: Lora
+    template: str
+    choices: tuple[str, ...]
+    lr: float
+    optimizer: OptimizerName = "adamw"
+    bias_penalty: float = 0.0
+    init_std: float = 0.0
+    freeze_a: bool = False
+    use_cache: bool = True
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """Initial weights, float32."""
+        return self._model().lora.fresh(rng, head_std=0.0, b_std=self.init_std)
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep the activations of all these pairs in both orders."""
+        texts = [text for pairs in populations for both in self.texts(pairs) for text in both]
+        if self.use_cache and self._model().lora.is_split:
+            self._model().lora.states(texts)
+
+    def both_orders(self, weights: Weights, pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+        """Logits of both orders of the pairs at ``rows``, shape (num_rows, 2), float64."""
+        model = self._model()
+        model.lora.load(weights)
+        if len(rows) == 0:
+            return np.empty((0, 2))
+        asked = self._asked(pairs, rows)
+        with torch.no_grad():
+            logits: np.ndarray = model.logits(asked, self.use_cache).double().cpu().numpy()
+        return logits.reshape(-1, 2)
+
+    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> float:
+        """Counted work of ``both_orders``, in the transformer's layers."""
+        lora = self._model().lora
+        return float(self._num_tokens(pairs, rows) * lora.flops_per_token(self.use_cache, backward=False))
+
+    def train(
+        self,
+        weights: Weights,
+        pairs: Pairs,
+        batches: Iterable[np.ndarray],
+        mu: float,
+        rng: np.random.Generator,
+    ) -> Trained:
+        """One step on each batch of rows; ``rng`` gives the dropout its seed."""
+        model = self._model()
+        model.lora.load(weights)
+
+        def backward(rows: np.ndarray) -> int:
+            for micro in self.micro_batches(pairs, rows):
+                both = model.logits(self._asked(pairs, micro), self.use_cache).reshape(-1, 2)
+                loss = two_order_loss(both, self.bias_penalty) * (len(micro) / len(rows))
+                loss.backward()  # type: ignore[no-untyped-call]
+            return self._num_tokens(pairs, rows)
+
+        skipped, num_tokens = take_steps(
+            model.lora,
+            batches,
+            backward,
+            rng,
+            lr=self.lr,
+            optimizer=self.optimizer,
+            mu=mu,
+            freeze_a=self.freeze_a,
+            dropout=self.lora.dropout,
+        )
+        flops = num_tokens * model.lora.flops_per_token(self.use_cache)
+        return Trained(model.lora.weights(), skipped, float(flops))
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write a PEFT adapter that loads without fedpref; see ``fedpref.models.export_choice``."""
+        from fedpref.models.export_choice import export_selector
+
+        export_selector(folder, self.checkpoint, self.lora, weights, self.template, self.choices)
+
+    def texts(self, pairs: Pairs) -> Sequence[tuple[str, str]]:
+        """What the model reads for each pair: the chosen response in slot A, and in slot B."""
+
+        def compute() -> list[tuple[str, str]]:
+            chosen, rejected = require_text("hf", pairs.chosen), require_text("hf", pairs.rejected)
+            return [
+                both_texts(self.checkpoint, self.template, *texts)
+                for texts in zip(pairs.prompts, chosen, rejected, strict=True)
+            ]
+
+        return kept(pairs, ("texts", self.checkpoint, self.template), compute)
+
+    def micro_batches(self, pairs: Pairs, rows: np.ndarray) -> Sequence[np.ndarray]:
+        """The rows in parts that run at once, pairs of about one length together."""
+        texts = self.texts(pairs)
+        order = sorted(rows.tolist(), key=lambda row: (len(texts[row][0]), row))
+        size = TEXTS_A_PASS // 2
+        return [np.array(order[start : start + size]) for start in range(0, len(order), size)]
+
+    def _asked(self, pairs: Pairs, rows: np.ndarray) -> list[str]:
+        texts = self.texts(pairs)
+        return [text for row in rows for text in texts[row]]
+
+    def _num_tokens(self, pairs: Pairs, rows: np.ndarray) -> int:
+        asked = self._asked(pairs, rows)
+        tokens = self._model().lora.tokens(asked)
+        return sum(len(tokens[text]) for text in asked)
+
+    def _model(self) -> ChoiceModel:
+        return choice_model(self.checkpoint, self.lora, self.template, self.choices)

@@ -1,0 +1,140 @@
+"""A selector on frozen features: a linear head on (psi_a, psi_b), with gradients in closed form.
+
+The logit is ``l(a, b) = w_a.psi_a + w_b.psi_b + c``. With z and q the difference and the sum of a pair's
+features, its score is ``u.z``, u = (w_a - w_b)/2, and its position bias is ``v.q + c``, v = (w_a + w_b)/2.
+Where w_b = -w_a and c = 0 there is no bias; as both orders are in every step, none arises, and the head is
+a Bradley-Terry reward head with weights u.
+
+Source: Bradley and Terry 1952; Wu et al. 2024, arXiv:2407.03038, for the objective.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.backbone import Backbone
+from fedpref.models.head_file import write_head
+from fedpref.models.kept import feature_differences, feature_sums
+from fedpref.models.selector_head import Trained
+from fedpref.objectives.optimizers import OptimizerName, stepper
+from fedpref.objectives.selector import pulls
+from fedpref.types import Pairs, Weights
+
+__all__ = ["BIAS", "WEIGHT", "PairHead", "pair_gradient", "pair_logits"]
+
+WEIGHT, BIAS = "pair_head.weight", "pair_head.bias"
+
+
+def pair_logits(vector: np.ndarray, differences: np.ndarray, sums: np.ndarray) -> np.ndarray:
+    """Logits of both orders, shape (num_pairs, 2).
+
+    Args:
+        vector: (w_a, w_b, c), shape (2H + 1,).
+        differences: psi(chosen) - psi(rejected), shape (num_pairs, H).
+        sums: psi(chosen) + psi(rejected), same shape.
+    """
+    score, bias = _score_and_bias(vector, differences, sums)
+    return np.stack([bias + score, bias - score], axis=1)
+
+
+def pair_gradient(
+    vector: np.ndarray, differences: np.ndarray, sums: np.ndarray, bias_penalty: float = 0.0
+) -> np.ndarray:
+    """Gradient of ``two_order_loss`` in (w_a, w_b, c), shape (2H + 1,); arguments as in ``pair_logits``."""
+    by_score, by_bias = pulls(*_score_and_bias(vector, differences, sums), bias_penalty)
+    by_u, by_v = by_score @ differences, by_bias @ sums
+    return np.concatenate([by_v + by_u, by_v - by_u, [2 * by_bias.sum()]]) / (2 * len(differences))
+
+
+def _score_and_bias(
+    vector: np.ndarray, differences: np.ndarray, sums: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    first, second = vector[:-1].reshape(2, -1)
+    return differences @ ((first - second) / 2), sums @ ((first + second) / 2) + vector[-1]
+
+
+@dataclass(frozen=True)
+class PairHead:
+    """The head on a backbone's features. Works in float64, sends float32.
+
+    Attributes:
+        backbone: gives the features.
+        lr: step size; every reward step of size lr/2 is a step of this size.
+        optimizer: "sgd" or "adamw".
+        bias_penalty: weight of the mean squared position bias in the loss.
+        init_std: standard deviation of the initial w_a; w_b is its negative, so that no selector starts
+            with a liking for a slot.
+    """
+
+    backbone: Backbone
+    lr: float
+    optimizer: OptimizerName = "sgd"
+    bias_penalty: float = 0.0
+    init_std: float = 0.0
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """Initial weights, float32."""
+        half = (self.init_std * rng.standard_normal((1, self.backbone.dim))).astype(np.float32)
+        return {WEIGHT: np.concatenate([half, -half], axis=1), BIAS: np.zeros(1, np.float32)}
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep the features of all these pairs."""
+        for pairs in populations:
+            feature_differences(self.backbone, pairs)
+            feature_sums(self.backbone, pairs)
+
+    def both_orders(self, weights: Weights, pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+        """Logits of both orders of the pairs at ``rows``, shape (num_rows, 2), float64."""
+        vector, (differences, sums) = self._vector(weights), self._features(pairs)
+        with np.errstate(invalid="ignore", over="ignore"):  # not finite: whoever asked leaves it out
+            return pair_logits(vector, differences[rows], sums[rows])
+
+    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> float:
+        """Two products of (rows, H), two operations an entry; features are taken as kept."""
+        return 4.0 * self.backbone.dim * len(rows)
+
+    def train(
+        self,
+        weights: Weights,
+        pairs: Pairs,
+        batches: Iterable[np.ndarray],
+        mu: float,
+        rng: np.random.Generator,
+    ) -> Trained:
+        """One step on each batch of rows; draws nothing from ``rng``."""
+        received, (differences, sums) = self._vector(weights), self._features(pairs)
+        vector, step = received.copy(), stepper(self.optimizer, self.lr)
+        skipped = used_pairs = 0
+        with np.errstate(invalid="ignore", over="ignore"):
+            for rows in batches:
+                gradient = pair_gradient(vector, differences[rows], sums[rows], self.bias_penalty)
+                if mu > 0:  # a branch: adding zero times something would not be bit for bit nothing
+                    gradient = gradient + mu * (vector - received)
+                if not np.isfinite(gradient).all():
+                    skipped += 1
+                    continue
+                vector = vector + step(gradient)
+                used_pairs += len(rows)
+        sent = vector.astype(np.float32)
+        trained = {WEIGHT: sent[None, :-1].copy(), BIAS: sent[-1:].copy()}
+        return Trained(trained, skipped, 8.0 * self.backbone.dim * used_pairs)
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write ``head.safetensors`` and, in ``fedpref.json``, the identity of the features it is for."""
+        write_head(folder, weights, self.backbone)
+
+    def _features(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        return feature_differences(self.backbone, pairs), feature_sums(self.backbone, pairs)
+
+    def _vector(self, weights: Weights) -> np.ndarray:
+        expected = {WEIGHT: (1, 2 * self.backbone.dim), BIAS: (1,)}
+        shapes = {key: array.shape for key, array in weights.items()}
+        if shapes != expected:
+            raise ConfigurationError(f"client: selector needs weights of shapes {expected}, got {shapes}")
+        vector: np.ndarray = np.concatenate([weights[WEIGHT][0], weights[BIAS]]).astype(np.float64)
+        return vector

@@ -1,0 +1,84 @@
+"""What a selector's head is, whatever it sits on: logits of both orders of a pair, and local steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from fedpref.types import Pairs, Weights
+
+__all__ = ["SelectorHead", "Trained"]
+
+
+class Trained(NamedTuple):
+    """What local steps gave.
+
+    Attributes:
+        weights: float32.
+        skipped: steps that were left out since a gradient was not finite.
+        flops: counted work.
+    """
+
+    weights: Weights
+    skipped: int
+    flops: float
+
+
+class SelectorHead(Protocol):
+    """A selector's head. Holds options only; nothing handed in is changed."""
+
+    @property
+    def lr(self) -> float:
+        """Step size."""
+        ...
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """Initial weights, float32."""
+        ...
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep what is frozen, for all these pairs."""
+        ...
+
+    def both_orders(self, weights: Weights, pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+        """``l(chosen, rejected)`` and ``l(rejected, chosen)`` of pairs, shape (num_rows, 2), float64.
+
+        Args:
+            weights: of one selector.
+            pairs: of one owner.
+            rows: which of them.
+
+        Raises:
+            ConfigurationError: the weights do not fit.
+        """
+        ...
+
+    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> float:
+        """Counted work of ``both_orders``."""
+        ...
+
+    def train(
+        self,
+        weights: Weights,
+        pairs: Pairs,
+        batches: Iterable[np.ndarray],
+        mu: float,
+        rng: np.random.Generator,
+    ) -> Trained:
+        """One step on each batch of rows, both orders of every pair in it.
+
+        Args:
+            weights: where to start, and the anchor of the proximal term.
+            pairs: of one client.
+            batches: row numbers.
+            mu: weight of the proximal term; 0 leaves it out.
+            rng: draws of this training other than the batches.
+        """
+        ...
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write the weights in a form that loads without fedpref."""
+        ...
