@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fedpref.clients.linear_reward import LinearReward as LinearReward
     from fedpref.clients.lora_reward import LoraReward as LoraReward
+    from fedpref.clients.selector import Selector as Selector
     from fedpref.data.assembly import pool as pool
     from fedpref.data.assembly import population as population
     from fedpref.data.partition import Dirichlet as Dirichlet
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
     from fedpref.data.partition import Natural as Natural
     from fedpref.data.partition import Pooled as Pooled
     from fedpref.data.partition import SizeSkew as SizeSkew
+    from fedpref.data.shp import StanfordPreferences as StanfordPreferences
     from fedpref.data.sources import HubDataset as HubDataset
     from fedpref.data.sources import PreferenceFile as PreferenceFile
     from fedpref.data.split import PairSplit as PairSplit
     from fedpref.data.synthetic import Synthetic as Synthetic
+    from fedpref.data.tldr import TldrComparisons as TldrComparisons
     from fedpref.federation.federation import Federation as Federation
     from fedpref.federation.federation import Result as Result
     from fedpref.flower.native import FlowerStrategy as FlowerStrategy
@@ -48,6 +51,8 @@ if TYPE_CHECKING:
     from fedpref.simulation.inline import Inline as Inline
     from fedpref.simulation.ray import RayPool as RayPool
     from fedpref.strategies.fedavg import FedAvg as FedAvg
+    from fedpref.strategies.fedbis import FedBis as FedBis
+    from fedpref.strategies.fedbiscuit import FedBiscuit as FedBiscuit
     from fedpref.strategies.fedprox import FedProx as FedProx
     from fedpref.strategies.local_only import LocalOnly as LocalOnly
     from fedpref.strategies.tail_average import TailAverage as TailAverage
@@ -55,11 +60,14 @@ if TYPE_CHECKING:
 _HOMES = {
     "clients.linear_reward": ["LinearReward"],
     "clients.lora_reward": ["LoraReward"],
+    "clients.selector": ["Selector"],
     "data.assembly": ["pool", "population"],
     "data.partition": ["Dirichlet", "Iid", "Natural", "Pooled", "SizeSkew"],
+    "data.shp": ["StanfordPreferences"],
     "data.sources": ["HubDataset", "PreferenceFile"],
     "data.split": ["PairSplit"],
     "data.synthetic": ["Synthetic"],
+    "data.tldr": ["TldrComparisons"],
     "federation.federation": ["Federation", "Result"],
     "flower.native": ["FlowerStrategy"],
     "flower.strategy": ["as_flower"],
@@ -73,6 +81,8 @@ _HOMES = {
     "simulation.inline": ["Inline"],
     "simulation.ray": ["RayPool"],
     "strategies.fedavg": ["FedAvg"],
+    "strategies.fedbis": ["FedBis"],
+    "strategies.fedbiscuit": ["FedBiscuit"],
     "strategies.fedprox": ["FedProx"],
     "strategies.local_only": ["LocalOnly"],
     "strategies.tail_average": ["TailAverage"],

@@ -118,8 +118,8 @@ class Rounds:
         if not tasks and not arrivals and exchange.clock_s == started_s:
             raise FederationError(
                 f"round {step + 1}: time stands still at t={started_s:g} s: the strategy planned no task and "
-                f"its wait (count={plan.wait.count:g}, until_s={plan.wait.until_s:g}) is over before it begins; "
-                "until_s is a moment on the clock, not a duration"
+                f"its wait (count={plan.wait.count:g}, until_s={plan.wait.until_s:g}) is over before it "
+                "begins; until_s is a moment on the clock, not a duration"
             )
         self._count_failures(arrivals)
         fold = self.strategy.fold(planned, arrivals, exchange.clock_s, generator(self.seed, "fold", step))

@@ -177,7 +177,7 @@ def test_the_reason_of_a_failed_client_is_its_own_exception(toy):
 def test_a_round_that_nobody_survives_is_an_error_that_names_the_first_failure(toy):
     rounds = toy.rounds(2, toy.PullRule(faults={0: "raise", 1: "nan"}))
     with pytest.raises(
-        FederationError, match=r"round 0: no client answered.*client 0: client_failed.*the dog"
+        FederationError, match=r"round 1: no client answered.*client 0: client_failed.*the dog"
     ):
         rounds.advance()
 
@@ -185,7 +185,7 @@ def test_a_round_that_nobody_survives_is_an_error_that_names_the_first_failure(t
 def test_more_failed_rounds_may_be_allowed(toy):
     rounds = toy.rounds(2, toy.PullRule(faults={0: "nan", 1: "nan"}), max_failed_rounds=2)
     assert not rounds.advance().fold.updated
-    with pytest.raises(FederationError, match="round 1"):
+    with pytest.raises(FederationError, match="round 2"):
         rounds.advance()
 
 
