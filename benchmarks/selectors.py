@@ -28,6 +28,8 @@ FIGURES = ("user_accuracy", "worst_group", "regret", "ari")
 
 CASES: Mapping[str, tuple[Mapping[str, Any], int]] = {
     "conflict, shares 0.5/0.5": ({"preset": "conflict", "shares": (0.5, 0.5)}, 2),
+    # As far from equal as a fair draw of 120 people is with one standard deviation.
+    "conflict, shares 0.55/0.45": ({"preset": "conflict", "shares": (0.55, 0.45)}, 2),
     "conflict, shares 0.8/0.2": ({"preset": "conflict"}, 2),
     "clusters, shares 0.5/0.25/0.15/0.1": ({"preset": "clusters"}, 4),
 }
