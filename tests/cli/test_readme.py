@@ -10,7 +10,7 @@ from fedpref.cli.build import check_config
 from fedpref.cli.compose import compose, jobs, parse_words, plain
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-BLOCKS = [line for line in README.replace("\\\n", " ").splitlines() if line.startswith("    fedpref run")]
+BLOCKS = [line for line in README.replace("\\\n", " ").splitlines() if line.startswith("    fedpref run ")]
 COMMANDS = [re.sub(r"\s+#.*", "", line).strip() for line in BLOCKS]
 
 
