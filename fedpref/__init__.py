@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fedpref.data.synthetic import Synthetic as Synthetic
     from fedpref.data.tldr import TldrComparisons as TldrComparisons
     from fedpref.federation.federation import Federation as Federation
-    from fedpref.federation.federation import Result as Result
+    from fedpref.federation.run import Result as Result
     from fedpref.flower.native import FlowerStrategy as FlowerStrategy
     from fedpref.flower.strategy import as_flower as as_flower
     from fedpref.maths.combine import WeightedMean as WeightedMean
@@ -68,7 +68,8 @@ _HOMES = {
     "data.split": ["PairSplit"],
     "data.synthetic": ["Synthetic"],
     "data.tldr": ["TldrComparisons"],
-    "federation.federation": ["Federation", "Result"],
+    "federation.federation": ["Federation"],
+    "federation.run": ["Result"],
     "flower.native": ["FlowerStrategy"],
     "flower.strategy": ["as_flower"],
     "maths.combine": ["WeightedMean"],

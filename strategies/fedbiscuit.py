@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -19,12 +19,14 @@ from fedpref.errors import ConfigurationError
 from fedpref.maths.assignment import balanced_assignment, lowest_loss
 from fedpref.maths.combine import WeightedMean
 from fedpref.maths.weights import add_delta
-from fedpref.strategies.fedavg import check_cohort, draw_cohort
+from fedpref.strategies.fedavg import draw_cohort
+from fedpref.strategies.fedbis import FedBis
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Settings, Task, Update, Weights
 
 __all__ = ["FedBiscuit", "Selectors"]
 
 AggNorm = Literal["all_clients", "group", "repliers"]
+GroupingTime = Literal["periodic", "each_round"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ class FedBiscuit:
     regroup_every: int = 50
     agg_norm: AggNorm = "all_clients"
     capacity: bool = True
-    grouping: Literal["periodic", "each_round"] = "periodic"
+    grouping: GroupingTime = "periodic"
     grouping_pairs: float | Literal["all"] = 0.05
     regroup_timeout_s: float | None = None
     cohort_size: int | None = None
@@ -90,6 +92,11 @@ class FedBiscuit:
         for name, least in (("num_selectors", 1), ("warmup_rounds", 0), ("regroup_every", 1)):
             if getattr(self, name) < least:
                 raise ConfigurationError(f"strategy.{name}={getattr(self, name)} must be at least {least}")
+        for name, kind in (("agg_norm", AggNorm), ("grouping", GroupingTime)):
+            if getattr(self, name) not in get_args(kind):
+                raise ConfigurationError(
+                    f"strategy.{name}={getattr(self, name)!r} is not one of {', '.join(get_args(kind))}"
+                )
         if self.grouping_pairs != "all" and not (
             isinstance(self.grouping_pairs, float) and 0 < self.grouping_pairs < 1
         ):
@@ -105,9 +112,10 @@ class FedBiscuit:
         """U selectors, each from initial weights of its own; the first has those of FedBis.
 
         Raises:
-            ConfigurationError: more selectors than clients, or a warm-up that fills the whole run.
+            ConfigurationError: more selectors than clients, a warm-up that fills the whole run, or what
+                FedBis refuses: a cohort that cannot be filled, weights that cannot be combined.
         """
-        check_cohort(self.cohort_size, len(clients))
+        first = FedBis(self.cohort_size, self.combine).init(fresh, clients, horizon, rng)
         if self.num_selectors > len(clients):
             raise ConfigurationError(
                 f"strategy.num_selectors={self.num_selectors} is more than the {len(clients)} clients; "
@@ -119,8 +127,7 @@ class FedBiscuit:
                 f"fills the whole run of rounds={horizon}; set fewer, or rounds above "
                 f"{self.num_selectors * self.warmup_rounds}"
             )
-        addresses = [("global",), *(("selector", u) for u in range(1, self.num_selectors))]
-        models = tuple(fresh(*address) for address in addresses)
+        models = (first, *(fresh("selector", u) for u in range(1, self.num_selectors)))
         groups = dict.fromkeys(clients, 0) if self.num_selectors == 1 else {}
         seed = int(rng.integers(2**31))
         return Selectors(models, groups, len(clients), 0, False, (), seed, 0, 0)
@@ -131,7 +138,8 @@ class FedBiscuit:
         """Score all selectors where a regrouping is due, else train: each client its own selector only."""
         if self._is_regrouping_due(state):
             return self._plan_scores(state, idle, clock_s, rng)
-        cohort = list(state.cohort) or draw_cohort(idle, self.cohort_size, rng)
+        scored = sorted(set(state.cohort) & set(idle))  # who went offline since is not waited for
+        cohort = scored or draw_cohort(idle, self.cohort_size, rng)
         groups = dict(state.groups)
         tasks = []
         for client in cohort:

@@ -27,7 +27,7 @@ class TrainedRun:
         strategy: with ``state``, says which models there are and whom they serve.
         rule: turns models and pairs into margins.
         state: the strategy's state in the checkpoint.
-        warnings: newer checkpoints that are damaged, one sentence each.
+        warnings: newer checkpoints that are damaged, rounds that are still to come; one sentence each.
     """
 
     path: Path
@@ -58,7 +58,7 @@ def load_run(directory: Path, allow: Sequence[str] = (), reads_text: bool = True
     from fedpref.cli.build import backbone_from, check_config, population_from, rule_from, strategy_from
     from fedpref.cli.compose import plain
     from fedpref.federation import checkpoint
-    from fedpref.federation.federation import restored_state
+    from fedpref.federation.run import restored_state
     from fedpref.report.runs import read_run
     from fedpref.types import Pairs, Population, Shard
 
@@ -72,6 +72,8 @@ def load_run(directory: Path, allow: Sequence[str] = (), reads_text: bool = True
             "which no file of texts holds; choose a run on text"
         )
     found, warnings = checkpoint.latest(run.path / "checkpoints")
+    if found.round < config["rounds"]:
+        warnings = [*warnings, f"The run is unfinished: round {found.round} of {config['rounds']}."]
     # A backbone asks the data only whether it is text and, if not, how long its vectors are.
     is_text = form == "text"
     no_text = Population([Shard(0, "nobody", Pairs((), (), (), (), ()))], [])

@@ -89,10 +89,11 @@ def choice_tokens(checkpoint: Checkpoint, template: str, choices: Sequence[str])
     together must be those of the cue and one more.
 
     Raises:
-        ConfigurationError: a choice is not one known token there, or both are the same one.
+        ConfigurationError: a choice is not one known token there, both are the same one, or not even the
+            empty template fits into ``max_tokens``.
     """
     tokenizer = load_tokenizer(checkpoint)
-    asked = fill(template, "", "", "")
+    asked, _ = both_texts(checkpoint, template, "", "", "")
     before = tokenizer(asked)["input_ids"]
     if tokenizer.eos_token_id is not None and before[-1:] == [tokenizer.eos_token_id]:
         raise ConfigurationError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,17 @@ def test_an_unknown_option_value_is_a_usage_error(word: str, run_dir: Path, unla
 
     with pytest.raises(click.UsageError):
         app(["label", str(run_dir), "unlabelled.jsonl", word], standalone_mode=False)
+
+
+def test_an_unfinished_run_labels_and_says_how_far_it_got(
+    fedpref: Run, run_dir: Path, unlabelled: Path
+) -> None:
+    finished = json.loads(fedpref("label", str(run_dir), "unlabelled.jsonl", "--format", "json")[2])
+    assert not any("unfinished" in note for note in finished["notes"])
+    shutil.rmtree(max((run_dir / "checkpoints").iterdir()))
+    figures = json.loads(fedpref("label", str(run_dir), "unlabelled.jsonl", "--format", "json")[2])
+    assert figures["round"] == 5
+    assert figures["notes"][-1] == "The run is unfinished: round 5 of 8."
 
 
 def test_a_run_without_a_valid_checkpoint_and_one_on_vectors_cannot_label(

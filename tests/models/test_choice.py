@@ -170,6 +170,8 @@ def test_no_more_is_cut_than_must_be(tiny: Checkpoint) -> None:
 def test_too_few_tokens_for_the_template_itself_are_refused(tiny: Checkpoint) -> None:
     with pytest.raises(ConfigurationError, match=r"backbone\.max_tokens: 3 is too few"):
         both_texts(Checkpoint(tiny.model, max_tokens=3), SHORT, "x", "y", "z")
+    with pytest.raises(ConfigurationError, match=r"backbone\.max_tokens: 3 is too few"):  # before any text
+        choice_tokens(Checkpoint(tiny.model, max_tokens=3), SHORT, (" a", " b"))
 
 
 def test_a_causal_language_model_is_known_by_its_configuration(tmp_path: Path, tiny: Checkpoint) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedpref.errors import ConfigurationError
+from fedpref.maths.lora import SvdMean
 from fedpref.maths.weights import difference, digest
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
@@ -180,6 +181,18 @@ def test_choosing_every_round_scores_the_cohort_that_then_trains() -> None:
     assert {task.kind for task in again} == {"score"}
 
 
+def test_of_a_scored_cohort_only_those_still_idle_train() -> None:
+    strategy = FedBiscuit(num_selectors=2, warmup_rounds=0, grouping="each_round", cohort_size=4)
+    state, asked, _ = step(strategy, start(strategy), 0)
+    gone = asked[0].client_id
+    idle = [client for client in range(NUM_CLIENTS) if client != gone]
+    _, plan = strategy.plan(state, idle, 0.0, RNG)
+    assert [task.client_id for task in plan.tasks] == [task.client_id for task in asked[1:]]
+    strangers = [client for client in idle if client not in state.cohort]
+    _, plan = strategy.plan(state, strangers, 0.0, RNG)  # the whole cohort is gone: others work
+    assert len(plan.tasks) == 4 and {task.kind for task in plan.tasks} == {"train"}
+
+
 def test_during_the_warmup_all_selectors_vote_and_afterwards_ones_own_serves() -> None:
     strategy = FedBiscuit(num_selectors=2, warmup_rounds=1, regroup_every=5)
     state: Selectors = start(strategy)
@@ -210,6 +223,8 @@ def test_sending_ones_own_selector_costs_a_share_of_broadcasting_all() -> None:
             "warmup_rounds=50 for each of 3 selectors fills the whole run of rounds=150",
         ),
         ({"cohort_size": 13}, 1000, "population of 12"),
+        ({"cohort_size": 0}, 1000, "cohort_size=0 must be at least 1"),
+        ({"combine": SvdMean()}, 1000, "combine=svd needs LoRA factors"),
     ],
 )
 def test_a_run_that_cannot_group_is_refused(options: dict[str, Any], horizon: int, message: str) -> None:
@@ -226,6 +241,8 @@ def test_a_run_that_cannot_group_is_refused(options: dict[str, Any], horizon: in
         ({"grouping_pairs": 0.0}, r"grouping_pairs=0\.0"),
         ({"grouping_pairs": "some"}, "grouping_pairs='some'"),
         ({"regroup_timeout_s": 0.0}, "regroup_timeout_s"),
+        ({"agg_norm": "all"}, "agg_norm='all' is not one of all_clients, group, repliers"),
+        ({"grouping": "never"}, "grouping='never' is not one of periodic, each_round"),
     ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
