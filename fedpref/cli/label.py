@@ -62,7 +62,12 @@ def label_run(
     from fedpref.evaluation.labels import label
     from fedpref.report.storage import to_json, write_text
 
-    rows = unlabelled_rows(str(file), bad_rows)
+    try:
+        rows = unlabelled_rows(str(file), bad_rows)
+    except ConfigurationError as error:  # reading is shared with `run`, whose option has another name
+        raise ConfigurationError(
+            str(error).replace("set data.bad_rows=drop", "pass --bad-rows drop")
+        ) from None
     run = load_run(directory, allow)
     models = dict(run.strategy.models(run.state))
     if len(models) > 1:

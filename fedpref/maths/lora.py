@@ -21,7 +21,7 @@ from fedpref.maths.combine import WeightedMean, normalised
 from fedpref.maths.weights import weighted_sum
 from fedpref.types import ClientId, Combined, Update, Weights
 
-__all__ = ["FreezeA", "SvdMean", "factor_pairs", "interference", "truncated_mean"]
+__all__ = ["FreezeA", "SvdMean", "factor_pairs", "interference", "truncated_mean", "turned_towards"]
 
 A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
 
@@ -106,12 +106,35 @@ def truncated_mean(
     return u * sign * np.sqrt(kept), (np.sqrt(kept) * sign)[:, None] * vt[:rank], lost
 
 
+def turned_towards(
+    b: np.ndarray, a: np.ndarray, old_b: np.ndarray, old_a: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Factors of the same product BA in the basis nearest to that of the old ones.
+
+    With the orthogonal q that minimises ``||b q - old_b||^2 + ||q^T a - old_a||^2`` the step from old to
+    new factors holds no mere change of basis, so that a part of it is a part of the way.
+
+    Args:
+        b: new left factor, shape (d_out, r).
+        a: new right factor, shape (r, d_in).
+        old_b: left factor before, same shape as ``b``.
+        old_a: right factor before, same shape as ``a``.
+
+    Source: Schönemann 1966 (orthogonal Procrustes).
+    """
+    u, _, vt = np.linalg.svd(b.T @ old_b + a @ old_a.T)
+    q = u @ vt
+    return b @ q, q.T @ a
+
+
 @dataclass(frozen=True)
 class SvdMean:
     """Average the products BA and truncate to rank r; everything else is averaged as it is.
 
-    The factors that come out have a sign and rotation of their own, which invalidates optimiser
-    moments and control variates that a client may keep. ``svd_energy_lost`` is logged.
+    The new factors are turned into the basis nearest to the old ones, so that a step of less than the
+    whole way (``server_lr``, FedBiscuit's anchor) goes towards the mean. Even so their coordinates may
+    turn a little, which invalidates optimiser moments and control variates that a client may keep.
+    ``svd_energy_lost`` is logged.
 
     Source: best rank-r approximation (Eckart and Young 1936) of the exact mean.
     """
@@ -137,8 +160,9 @@ class SvdMean:
             a = _stack([update.weights for update in updates], key_a)
             b = _stack([update.weights for update in updates], key_b)
             new_b, new_a, share_lost = truncated_mean(b, a, parts)
-            delta[key_a] = new_a - base[key_a].astype(np.float64)
-            delta[key_b] = new_b - base[key_b].astype(np.float64)
+            old_b, old_a = base[key_b].astype(np.float64), base[key_a].astype(np.float64)
+            new_b, new_a = turned_towards(new_b, new_a, old_b, old_a)
+            delta[key_a], delta[key_b] = new_a - old_a, new_b - old_b
             lost.append(share_lost)
         return Combined(delta, {"svd_energy_lost": float(np.mean(lost))})
 

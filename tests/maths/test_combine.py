@@ -3,7 +3,7 @@ import pytest
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean, normalised
-from fedpref.maths.lora import FreezeA, SvdMean, interference, truncated_mean
+from fedpref.maths.lora import FreezeA, SvdMean, interference, truncated_mean, turned_towards
 from fedpref.maths.weights import add_delta, difference
 from fedpref.seeds import generator
 from fedpref.types import Update, Weights
@@ -83,6 +83,34 @@ def test_svd_mean_is_the_best_rank_r_approximation() -> None:
     new_b, new_a, lost = truncated_mean(b, a, parts)
     assert np.linalg.norm(mean - new_b @ new_a) ** 2 == pytest.approx(np.sum(singular[2:] ** 2), rel=1e-9)
     assert lost == pytest.approx(np.sum(singular[2:] ** 2) / np.sum(singular**2), rel=1e-9)
+
+
+def balanced_in_a_turned_basis(seed: int) -> Weights:
+    """Factors as any whole svd step leaves them, then turned: the same product in another basis."""
+    weights = dict(lora_weights(seed))
+    b, a, _ = truncated_mean(weights[B].astype(float)[None], weights[A].astype(float)[None], [1.0])
+    q, _ = np.linalg.qr(generator(seed, "basis").normal(size=(2, 2)))
+    weights[B], weights[A] = (b @ q).astype(np.float32), (q.T @ a).astype(np.float32)
+    return weights
+
+
+@pytest.mark.parametrize("step", [3 / 53, 0.5, 1.0])
+def test_a_part_of_an_svd_step_that_leads_nowhere_leaves_the_product(step: float) -> None:
+    base = balanced_in_a_turned_basis(0)
+    combined = SvdMean()(base, updates_from(base, [base]), [1], [0], RNG)
+    np.testing.assert_allclose(product(add_delta(base, combined.delta, step)), product(base), atol=1e-5)
+
+
+def test_turning_keeps_the_product_and_comes_nearer_to_the_old_factors() -> None:
+    old, new = balanced_in_a_turned_basis(0), lora_weights(1)
+    b, a, _ = truncated_mean(new[B].astype(float)[None], new[A].astype(float)[None], [1.0])
+    turned_b, turned_a = turned_towards(b, a, old[B].astype(float), old[A].astype(float))
+    np.testing.assert_allclose(turned_b @ turned_a, b @ a, atol=1e-12)
+
+    def distance(b: np.ndarray, a: np.ndarray) -> float:
+        return float(np.sum((b - old[B]) ** 2) + np.sum((a - old[A]) ** 2))
+
+    assert distance(turned_b, turned_a) < distance(b, a)
 
 
 def test_truncated_mean_pads_a_matrix_smaller_than_its_rank() -> None:
