@@ -94,7 +94,8 @@ def test_more_than_the_cluster_has_is_refused_with_the_figures(toy, by_value):
 
 
 INTERRUPTED = """
-    import sys, time
+    import signal, sys, time
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     sys.path.insert(0, {tests!r})
     import toy_federation
     from ray import cloudpickle
