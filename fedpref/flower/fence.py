@@ -10,11 +10,16 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
 
 __all__ = ["rng_fence"]
+
+
+# The global streams belong to the process: where clients run in threads, two fences must not overlap.
+_one_at_a_time = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -24,6 +29,11 @@ def rng_fence(rng: np.random.Generator) -> Iterator[None]:
     Args:
         rng: the only source of the seed; one number is drawn from it.
     """
+    with _one_at_a_time:
+        yield from _fenced(rng)
+
+
+def _fenced(rng: np.random.Generator) -> Iterator[None]:
     torch = sys.modules.get("torch")  # never imported here: a federation may live without it
     python_state, numpy_state = random.getstate(), np.random.get_state()
     torch_state = torch.get_rng_state() if torch else None
