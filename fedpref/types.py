@@ -76,6 +76,20 @@ class Pairs:
 
         return Pairs(*(pick(getattr(self, name)) for name in self.__dataclass_fields__))
 
+    @classmethod
+    def concatenated(cls, parts: Sequence[Pairs]) -> Pairs:
+        """All pairs of several owners, in order; at least one part."""
+        if len(parts) == 1:
+            return parts[0]
+
+        def join(name: str) -> Any:
+            columns = [getattr(part, name) for part in parts]
+            if isinstance(columns[0], np.ndarray):
+                return np.concatenate(columns)
+            return tuple(value for column in columns for value in column)
+
+        return cls(*(join(name) for name in cls.__dataclass_fields__))
+
 
 @dataclass(frozen=True, eq=False)
 class Shard:

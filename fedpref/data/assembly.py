@@ -44,7 +44,7 @@ def pool(population: Population) -> Population:
 
     Everybody is asked the same pairs as before, so per-person figures and the truth stay comparable.
     """
-    everything = _concatenate([shard.pairs for shard in population.shards])
+    everything = Pairs.concatenated([shard.pairs for shard in population.shards])
     return Population(
         shards=[Shard(0, EVERYONE, everything)],
         held_out=[HeldOut(asked.name, 0, asked.pairs) for asked in population.held_out],
@@ -61,22 +61,6 @@ def held_out_people(rows: Rows, client_of: Mapping[str, ClientId]) -> list[HeldO
         client_of: clients of the trained population by name; others are newcomers.
     """
     return [HeldOut(name, client_of.get(name), rows.take(numbers).pairs) for name, numbers in by_person(rows)]
-
-
-def _concatenate(parts: Sequence[Pairs]) -> Pairs:
-    def join(name: str) -> Sequence[str] | np.ndarray:
-        columns = [getattr(part, name) for part in parts]
-        if isinstance(columns[0], np.ndarray):
-            return np.concatenate(columns)
-        return tuple(value for column in columns for value in column)
-
-    return Pairs(
-        prompts=tuple(join("prompts")),
-        chosen=join("chosen"),
-        rejected=join("rejected"),
-        pair_ids=tuple(join("pair_ids")),
-        topics=tuple(join("topics")),
-    )
 
 
 def _split_notes(rows: Rows, is_held_out: np.ndarray, split: PairSplit) -> list[str]:

@@ -109,19 +109,5 @@ def together(population: Population, members: tuple[int, ...]) -> Pairs:
     if members not in kept:
         while len(kept) >= _MOST_GROUPINGS:
             del kept[next(iter(kept))]
-        kept[members] = _joined([population.held_out[index].pairs for index in members])
+        kept[members] = Pairs.concatenated([population.held_out[index].pairs for index in members])
     return kept[members]
-
-
-def _joined(parts: Sequence[Pairs]) -> Pairs:
-    """All pairs of several owners, in order."""
-    if len(parts) == 1:
-        return parts[0]
-
-    def join(name: str) -> Any:
-        columns = [getattr(part, name) for part in parts]
-        if isinstance(columns[0], np.ndarray):
-            return np.concatenate(columns)
-        return tuple(value for column in columns for value in column)
-
-    return Pairs(*(join(name) for name in Pairs.__dataclass_fields__))
