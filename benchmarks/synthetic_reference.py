@@ -22,6 +22,7 @@ from fedpref.federation.federation import Federation
 from fedpref.models.given import Given
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
+from fedpref.strategies.global_model import GlobalModel
 from fedpref.strategies.tail_average import TailAverage
 from fedpref.types import Population
 
@@ -49,7 +50,9 @@ def pooled(population: Population, seed: int) -> Mapping[str, float]:
     fit = LogisticRegression(fit_intercept=False, C=1e6, tol=1e-8, max_iter=1000).fit(both, labels)
     weights = {"score.weight": fit.coef_.astype(np.float32)}
     rule = LinearReward(Given(DIM))
-    return evaluate(rule, FedAvg(), weights, population, generator(seed, "evaluation")).aggregate
+    return evaluate(
+        rule, FedAvg(), GlobalModel(weights, None), population, generator(seed, "evaluation")
+    ).aggregate
 
 
 def main(num_populations: int = 30) -> None:

@@ -19,11 +19,11 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
-from fedpref.objectives.batches import batches
-from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
+from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
-from fedpref.objectives.optimizers import OptimizerName, stepper
-from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
+from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["LinearReward"]
 
@@ -93,9 +93,9 @@ class LinearReward:
         """Train on the shard.
 
         Metrics: ``loss_before`` and ``loss_after`` on the whole shard (before: at the received weights),
-        ``steps_done``, ``skipped_steps`` (their gradient was not finite), ``flops`` (of the head; features
-        are taken as kept), and with a proximal term ``inexactness``, FedProx's gamma: the norm of the
-        local objective's gradient, after over before.
+        ``steps_done``, ``skipped_steps`` (their gradient was not finite), ``flops`` (what ``workload`` says,
+        exactly), and with a proximal term ``inexactness``, FedProx's gamma: the norm of the local
+        objective's gradient, after over before.
 
         Raises:
             ConfigurationError: another kind of task, or weights that do not fit the backbone.
@@ -110,14 +110,14 @@ class LinearReward:
         differences = feature_differences(self.backbone, shard.pairs)
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
         vector, step = received.copy(), stepper(self.optimizer, self.lr)
-        skipped = used_pairs = 0
+        skipped = seen_pairs = 0
         for rows in batches(num_pairs, self.batch_pairs, steps, rng):
+            seen_pairs += len(rows)
             gradient = _gradient(vector, differences[rows], self.l2, received, mu)
             if not np.isfinite(gradient).all():
                 skipped += 1
                 continue
             vector = vector + step(gradient)
-            used_pairs += len(rows)
         require_progress(steps, skipped)
         metrics = {
             **reported_loss("loss_before", differences @ received),
@@ -125,7 +125,7 @@ class LinearReward:
             "steps_done": float(steps - skipped),
             "skipped_steps": float(skipped),
             # Two products of (pairs, H), two operations an entry; the two losses add one product each.
-            "flops": 4.0 * differences.shape[1] * (used_pairs + num_pairs),
+            "flops": 4.0 * differences.shape[1] * (seen_pairs + num_pairs),
         }
         if mu > 0:
             before = np.linalg.norm(_gradient(received, differences, self.l2, received, 0.0))
@@ -134,6 +134,23 @@ class LinearReward:
                 metrics["inexactness"] = float(after / before)
         weights = {_KEY: vector.astype(np.float32)[None]}
         return Reply(weights, num_pairs, metrics), state
+
+    def workload(self, task: Task, shard: Shard) -> Workload:
+        """Operations of the head; features are taken as kept. A task that is refused is no work.
+
+        A pair of a batch takes two products of length H, two operations an entry, whether or not its step
+        is skipped in the end; the losses before and after take one product a pair each. The inexactness is
+        a measurement for the log, off the clock. Memory, float64: the features of the shard and of a
+        batch, the head and what its steps hold.
+        """
+        num_pairs, dim = len(shard.pairs), self.backbone.dim
+        if task.kind != "train" or num_pairs == 0:
+            return Workload(0.0, 0.0)
+        steps = num_steps(task.settings, self.local_steps)
+        epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
+        rows = num_pairs + batch_size(num_pairs, self.batch_pairs)
+        memory = 8.0 * dim * (rows + 1 + copies_held(self.optimizer))
+        return Workload(4.0 * dim * (epochs * num_pairs + rest + num_pairs), memory)
 
     def _vector(self, weights: Weights) -> np.ndarray:
         shapes = {key: array.shape for key, array in weights.items()}

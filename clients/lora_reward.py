@@ -18,14 +18,17 @@ import torch
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
+from fedpref.models.kept import kept
 from fedpref.models.lora import Lora, LoraModel, lora_model
 from fedpref.models.lora_steps import take_steps
 from fedpref.models.text import join, require_text
 from fedpref.models.transformer import Checkpoint
-from fedpref.objectives.batches import batches
-from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.batches import batch_size, batches
+from fedpref.objectives.least_work import LeastWork
+from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_loss
-from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
+from fedpref.objectives.optimizers import copies_held
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["LoraReward", "TransformerBackbone"]
 
@@ -128,7 +131,8 @@ class LoraReward:
         """Train on the shard.
 
         Metrics: ``loss_before`` and ``loss_after`` on the whole shard (before: at the received weights),
-        ``steps_done``, ``skipped_steps`` (a gradient was not finite), ``flops``.
+        ``steps_done``, ``skipped_steps`` (a gradient was not finite), ``flops`` (of all that ran: skipped
+        steps, both losses and padding too).
 
         Raises:
             ConfigurationError: another kind of task, weights that do not fit, or pairs without text.
@@ -143,7 +147,7 @@ class LoraReward:
         model = self._model()
         model.load(task.weights)
         before = self._margins(model, shard.pairs)
-        skipped, tokens = self._train(model, shard.pairs, steps, mu, rng)
+        skipped, flops = self._train(model, shard.pairs, steps, mu, rng)
         require_progress(steps, skipped)
         after = self._margins(model, shard.pairs)
         metrics = {
@@ -151,14 +155,42 @@ class LoraReward:
             **reported_loss("loss_after", after),
             "steps_done": float(steps - skipped),
             "skipped_steps": float(skipped),
-            "flops": float(tokens * model.flops_per_token(self.use_cache)),
+            "flops": float(flops + 2 * self._scoring_flops(model, shard.pairs)),
         }
         return Reply(model.weights(), num_pairs, metrics), state
+
+    def workload(self, task: Task, shard: Shard) -> Workload:
+        """Operations at least, counted from texts and the model's matrices; exact if a batch is the shard.
+
+        A bound, since the batches are not drawn yet: texts count without padding, and those of a last epoch
+        as if they were the shortest. Frozen layers whose results are kept take nothing. Memory: the model's
+        parameters; for each trained one its gradient, two moments and the received value; the kept
+        activations of the shard; and those of a batch of its longest texts on the way back. A task that is
+        refused is no work.
+        """
+        if task.kind != "train" or len(shard.pairs) == 0:
+            return Workload(0.0, 0.0)
+        steps = num_steps(task.settings, self.local_steps)
+        least, scoring, memory = kept(shard.pairs, ("work", self), lambda: self._work(shard.pairs))
+        return Workload(float(least.flops(self.batch_pairs, steps) + 2 * scoring), float(memory))
+
+    def _work(self, pairs: Pairs) -> tuple[LeastWork, int, int]:
+        """Least training, one measurement of the loss, and bytes."""
+        model, sides, size = self._model(), _sides(pairs), batch_size(len(pairs), self.batch_pairs)
+        texts = [text for side in sides for text in side]
+        whole = model.flops(texts, self.use_cache) if size == len(pairs) else None
+        least = model.least_work(list(zip(*sides, strict=True)), self.use_cache, whole)
+        memory = model.memory_bytes(texts, self.use_cache, copies_held("adamw"))
+        return least, self._scoring_flops(model, pairs), memory + model.activation_bytes(texts, 2 * size)
+
+    def _scoring_flops(self, model: LoraModel, pairs: Pairs) -> int:
+        texts = [text for side in _sides(pairs) for text in side]
+        return model.flops(texts, self.use_cache, backward=False)
 
     def _train(
         self, model: LoraModel, pairs: Pairs, steps: int, mu: float, rng: np.random.Generator
     ) -> tuple[int, int]:
-        """Change ``model`` by local steps; returns skipped steps and tokens seen."""
+        """Change ``model`` by local steps; returns skipped steps and operations."""
         chosen, rejected = _sides(pairs)
 
         def backward(rows: np.ndarray) -> int:
@@ -166,8 +198,7 @@ class LoraReward:
             rewards = model.rewards(texts, self.use_cache)
             loss = bradley_terry_loss(rewards[: len(rows)] - rewards[len(rows) :])
             loss.backward()  # type: ignore[no-untyped-call]
-            # Of distinct texts, each of which ran once.
-            return sum(len(ids) for ids in model.tokens(texts).values())
+            return model.flops(texts, self.use_cache)
 
         return take_steps(
             model,

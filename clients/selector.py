@@ -11,7 +11,7 @@ both orders, and pairs for grouping are held back by pair, never by row.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,17 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.choice import GENERIC, check_choices, check_template
+from fedpref.models.kept import kept
 from fedpref.models.pair_head import PairHead
 from fedpref.models.selector_head import SelectorHead
 from fedpref.models.transformer import Checkpoint, is_causal_lm
 from fedpref.objectives.batches import batches
 from fedpref.objectives.grouping import grouping_split
-from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.least_work import LeastWork
+from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.optimizers import OptimizerName
 from fedpref.objectives.selector import right_margins, scores, slot_biases
-from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
+from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights, Workload
 
 __all__ = ["Selector"]
 
@@ -41,8 +43,9 @@ SGD_LR, ADAMW_LR = 0.6, 1e-3
 class Selector:
     """Trains a selector, and scores several; keeps nothing between tasks.
 
-    A task's settings may give ``local_steps``, ``proximal_mu``, ``grouping_share`` and ``grouping_seed``.
-    Optimisers start afresh in every task.
+    A task's settings may give ``local_steps``, ``proximal_mu``, ``grouping_share`` and ``grouping_seed``, and
+    those of a task to score ``num_selectors``, so that its work is known beforehand. Optimisers start afresh
+    in every task.
 
     Attributes:
         backbone: a causal language model gets choice tokens and LoRA, any other backbone a pair head.
@@ -150,16 +153,66 @@ class Selector:
 
         Metrics of training: ``loss_before`` and ``loss_after`` on the training pairs, the first 200 at most
         (before: at the received weights), ``position_bias``, the mean bias on them after, in logits,
-        ``steps_done``, ``skipped_steps`` (a gradient was not finite). Of both: ``flops``.
+        ``steps_done``, ``skipped_steps`` (a gradient was not finite). Of both: ``flops``, of all that ran:
+        skipped steps, losses and padding too.
 
         Raises:
-            ConfigurationError: another kind of task, or weights that do not fit the backbone.
+            ConfigurationError: another kind of task, weights that do not fit the backbone, or fewer selectors
+                than the settings tell.
             FederationError: every step was skipped.
         """
         work = {"train": self._train, "score": self._score}.get(task.kind)
         if work is None:
             raise ConfigurationError(f"client: selector cannot answer a task of kind '{task.kind}'")
         return work(task, shard, rng), state
+
+    def workload(self, task: Task, shard: Shard) -> Workload:
+        """Operations at least, and memory. A task that is refused is no work.
+
+        For a pair head both are exact: products with kept features. For a language model the operations
+        of training are a bound, since the batches are not drawn yet: texts count without padding, and those
+        of a last epoch as if they were the shortest; where a batch is all training pairs it is exact, as is
+        scoring with ``num_selectors`` (one, if the settings do not tell). Frozen layers whose results are
+        kept take nothing. Memory of a language model: its parameters; for each trained one the gradient,
+        the optimiser's moments and the received value; the kept activations of the shard; and those of a
+        micro-batch of its longest texts on the way back.
+        """
+        work = {"train": self._training, "score": self._scoring}.get(task.kind)
+        if work is None or len(shard.pairs) == 0:
+            return Workload(0.0, 0.0)
+        return work(task.settings, shard)
+
+    def _training(self, settings: Settings, shard: Shard) -> Workload:
+        def compute() -> tuple[LeastWork, int, int]:
+            pairs, head, rows = shard.pairs, self.head, grouping_split(shard, settings).train
+            least = head.least_work(pairs, rows, self.batch_pairs)
+            measured = head.scoring_flops(pairs, rows[:MOST_MEASURED_PAIRS])
+            return least, measured, head.training_bytes(pairs, self.batch_pairs)
+
+        least, measured, memory = kept(shard.pairs, self._key("training", settings, shard), compute)
+        steps = num_steps(settings, self.local_steps)
+        return Workload(float(least.flops(self.batch_pairs, steps) + 2 * measured), float(memory))
+
+    def _scoring(self, settings: Settings, shard: Shard) -> Workload:
+        def compute() -> tuple[int, int]:
+            pairs, head, rows = shard.pairs, self.head, grouping_split(shard, settings).grouping
+            flops = 0 if rows is None else head.scoring_flops(pairs, rows)
+            return num_selectors * flops, head.scoring_bytes(pairs, num_selectors)
+
+        num_selectors = _num_selectors(settings)
+        key = (*self._key("scoring", settings, shard), num_selectors)
+        flops, memory = kept(shard.pairs, key, compute)
+        return Workload(float(flops), float(memory))
+
+    def _key(self, what: str, settings: Settings, shard: Shard) -> tuple[Hashable, ...]:
+        """All that a workload depends on but the local steps."""
+        return (
+            what,
+            self,
+            shard.client_id,
+            settings.get("grouping_share"),
+            settings.get("grouping_seed"),
+        )
 
     def _train(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
         pairs, head = shard.pairs, self.head
@@ -178,7 +231,7 @@ class Selector:
             **reported_loss("loss_after", right_margins(after)),
             "steps_done": float(steps - trained.skipped),
             "skipped_steps": float(trained.skipped),
-            "flops": trained.flops + 2 * head.scoring_flops(pairs, measured),
+            "flops": float(trained.flops + 2 * head.scoring_flops(pairs, measured)),
         }
         if np.isfinite(after).all():
             metrics["position_bias"] = float(slot_biases(after).mean())
@@ -186,13 +239,17 @@ class Selector:
 
     def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
         pairs, selectors = shard.pairs, _selectors(task.weights)
+        if len(selectors) < _num_selectors(task.settings):
+            raise ConfigurationError(
+                f"client: {len(selectors)} selectors came to be scored, not {_num_selectors(task.settings)}"
+            )
         if len(pairs) == 0:
             return Reply({}, 0, {})
         rows = grouping_split(shard, task.settings).grouping
         if rows is None:
             return Reply({}, len(pairs), {f"loss_{u}": float(rng.random()) for u in selectors})
         head = self.head
-        metrics = {"flops": len(selectors) * head.scoring_flops(pairs, rows)}
+        metrics = {"flops": float(len(selectors) * head.scoring_flops(pairs, rows))}
         for u, weights in selectors.items():
             margins = right_margins(head.both_orders(weights, pairs, rows))
             if np.isfinite(margins).all():
@@ -219,6 +276,10 @@ class Selector:
 
     def _lr(self, optimizer: OptimizerName) -> float:
         return self.lr or (SGD_LR if optimizer == "sgd" else ADAMW_LR)
+
+
+def _num_selectors(settings: Settings) -> int:
+    return int(settings.get("num_selectors", 1))
 
 
 def _selectors(weights: Weights) -> Mapping[int, Weights]:

@@ -47,9 +47,14 @@ if TYPE_CHECKING:
     from fedpref.models.hashing import Hashing as Hashing
     from fedpref.models.huggingface import HuggingFace as HuggingFace
     from fedpref.models.minilm import MiniLM as MiniLM
-    from fedpref.simulation.fleet import Uniform as Uniform
+    from fedpref.simulation.availability import Always as Always
+    from fedpref.simulation.availability import Daily as Daily
+    from fedpref.simulation.availability import Markov as Markov
+    from fedpref.simulation.device_classes import DeviceClass as DeviceClass
+    from fedpref.simulation.device_classes import Mix as Mix
     from fedpref.simulation.inline import Inline as Inline
     from fedpref.simulation.ray import RayPool as RayPool
+    from fedpref.simulation.traces import Traces as Traces
     from fedpref.strategies.fedavg import FedAvg as FedAvg
     from fedpref.strategies.fedbis import FedBis as FedBis
     from fedpref.strategies.fedbiscuit import FedBiscuit as FedBiscuit
@@ -78,9 +83,11 @@ _HOMES = {
     "models.hashing": ["Hashing"],
     "models.huggingface": ["HuggingFace"],
     "models.minilm": ["MiniLM"],
-    "simulation.fleet": ["Uniform"],
+    "simulation.availability": ["Always", "Daily", "Markov"],
+    "simulation.device_classes": ["DeviceClass", "Mix"],
     "simulation.inline": ["Inline"],
     "simulation.ray": ["RayPool"],
+    "simulation.traces": ["Traces"],
     "strategies.fedavg": ["FedAvg"],
     "strategies.fedbis": ["FedBis"],
     "strategies.fedbiscuit": ["FedBiscuit"],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -217,12 +217,17 @@ class Update:
         delta: local minus received (new minus old), float64; only keys that were received.
         num_pairs: unordered pairs that the client holds, at least 1 for a trained answer.
         metrics: finite numbers that the client reports.
+        client_id: who answered.
+        factor: what a strategy makes of its share: 1, less where the update is stale. A combine takes the
+            delta ``factor`` times, after the shares were normalised.
     """
 
     weights: Weights
     delta: Weights
     num_pairs: int
     metrics: Mapping[str, float]
+    client_id: ClientId
+    factor: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,11 +258,18 @@ OK = "ok"
 class Wait:
     """What to wait for: ``count`` own unexpired tasks or the time ``until_s``, whichever comes first.
 
-    The wait also ends when nothing is in flight. All arrivals of one instant come together.
+    The wait also ends when nothing is in flight, unless a time alone was given: that is an appointment,
+    and time passes until then. All arrivals of one instant come together.
+
+    Attributes:
+        count: arrivals to wait for.
+        until_s: a moment on the clock, not a duration.
+        drop_late: give up whatever has not arrived when the wait is over: an arrival with code "late".
     """
 
     count: float = math.inf
     until_s: float = math.inf
+    drop_late: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,30 +285,36 @@ class Fold(NamedTuple):
 
     Attributes:
         state: the strategy's new state.
-        updated: True if the models changed: the version grows by one.
+        updated: how often the models changed: the version grows by it. True counts as one.
         rejected: arrivals that the strategy itself refused, for the log.
         metrics: numbers for the log of this round.
     """
 
     state: Any
-    updated: bool
+    updated: int
     rejected: Sequence[Arrival] = ()
     metrics: Mapping[str, float] = {}
 
 
 class Combined(NamedTuple):
-    """One delta for one model, float64, and numbers for the log."""
+    """One delta for one model, float64; numbers for the log; what the combine wants to remember."""
 
     delta: Weights
     metrics: Mapping[str, float] = {}
+    memory: Any = None
 
 
 class Combine(Protocol):
     """How the deltas of one model become one delta.
 
     Clipping and noise, robust rules, LoRA operators and participation weights live here, so that
-    none of them needs a variant of any strategy.
+    none of them needs a variant of any strategy. The strategy keeps a combine's memory, one a model, in
+    its own state; it is plain data.
     """
+
+    def init(self, clients: Sequence[ClientId]) -> Any:
+        """Memory before the first call; None where there is none."""
+        ...
 
     def __call__(
         self,
@@ -305,15 +323,17 @@ class Combine(Protocol):
         shares: Sequence[float],
         cohort: Sequence[ClientId],
         rng: np.random.Generator,
+        memory: Any,
     ) -> Combined:
         """Combine ``updates`` of a model.
 
         Args:
             base: the model before the update, float32.
-            updates: accepted answers in task order; at least one.
-            shares: weight of each update, not normalised, not all zero.
+            updates: accepted answers in task order; at least one. Each counts ``factor`` times.
+            shares: weight of each update's client, not normalised, not all zero.
             cohort: every client that was *planned*, the drop-outs included.
             rng: the draws of this fold.
+            memory: what the last call for this model returned, at first what :meth:`init` did.
         """
         ...
 
@@ -335,7 +355,14 @@ class Strategy(Protocol[S]):
     def plan(
         self, state: S, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
     ) -> tuple[S, Plan]:
-        """Who of the ``idle`` clients (online, without a task) works on what, and what to wait for."""
+        """Who of the ``idle`` clients works on what, and what to wait for.
+
+        Args:
+            state: the strategy's memory.
+            idle: clients that are online and without a task, ascending.
+            clock_s: now.
+            rng: the draws of this plan.
+        """
         ...
 
     def fold(self, state: S, arrivals: Sequence[Arrival], clock_s: float, rng: np.random.Generator) -> Fold:
@@ -366,6 +393,31 @@ class ClientRule(Protocol):
 
     def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
         """Margin r(chosen) - r(rejected) of each pair, shape (num_pairs,), float64."""
+        ...
+
+
+class Workload(NamedTuple):
+    """What a task takes on any device, known before it is done.
+
+    Attributes:
+        flops: floating-point operations; the task reports as many or more.
+        memory_bytes: most memory that it holds at a time.
+    """
+
+    flops: float
+    memory_bytes: float
+
+
+@runtime_checkable
+class HasWorkload(Protocol):
+    """A client rule that can tell the work of a task beforehand; one that cannot takes no time but the links.
+
+    With it the simulation computes ahead, a deadline can be turned into local steps, and a device whose
+    memory is too small is refused before the run.
+    """
+
+    def workload(self, task: Task, shard: Shard) -> Workload:
+        """Work of a task; its weights may be empty, since they do not decide it."""
         ...
 
 

@@ -1,25 +1,25 @@
 """FedAvg: local training, then the weighted mean of the deltas.
 
 Source: McMahan et al. 2017, "Communication-Efficient Learning of Deep Networks from Decentralized
-Data", arXiv:1602.05629, algorithm 1. Uniform shares are those of FedBis.
+Data", arXiv:1602.05629, algorithm 1. Uniform shares are those of FedBis. Deadline and over-selection:
+Bonawitz et al. 2019, "Towards Federated Learning at Scale", arXiv:1902.01046, section 2.2.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
-from fedpref.maths.weights import add_delta, zeros
-from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Task, Update, Weights
+from fedpref.strategies.cohort import check_cohort, draw_cohort
+from fedpref.strategies.global_model import GlobalModel, Share, check_share, first_model, stepped
+from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Task, Wait, Weights
 
-__all__ = ["FedAvg", "draw_cohort", "fold_mean", "share_of"]
-
-Share = Literal["pairs", "sqrt", "clients"]
+__all__ = ["FedAvg"]
 
 
 @dataclass(frozen=True)
@@ -31,97 +31,79 @@ class FedAvg:
         share: weight of a client: its "pairs", their square root "sqrt", or equal "clients".
         server_lr: step along the combined delta; 1 is plain averaging.
         combine: how the deltas become one.
+        deadline_s: virtual seconds after which an answer is not wanted; None waits for all.
+        over_selection: share of clients asked beyond ``cohort_size``; the first ``cohort_size`` answers
+            count, whoever is later stops for nothing.
     """
 
     cohort_size: int | None = None
     share: Share = "pairs"
     server_lr: float = 1.0
     combine: Combine = field(default_factory=WeightedMean)
+    deadline_s: float | None = None
+    over_selection: float = 0.0
 
     def __post_init__(self) -> None:
+        check_share(self.share)
         if self.cohort_size is not None and self.cohort_size < 1:
             raise ConfigurationError(f"cohort_size={self.cohort_size} must be at least 1")
-        if self.share not in ("pairs", "sqrt", "clients"):
-            raise ConfigurationError(f"strategy.share={self.share!r} must be pairs, sqrt or clients")
+        if self.deadline_s is not None and not self.deadline_s > 0:
+            raise ConfigurationError(f"strategy.deadline_s={self.deadline_s} must be above 0, or null")
+        if not self.over_selection >= 0:
+            raise ConfigurationError(f"strategy.over_selection={self.over_selection} must be 0 or more")
+        if self.over_selection > 0 and self.cohort_size is None:
+            raise ConfigurationError(
+                f"strategy.over_selection={self.over_selection} asks more clients than the cohort has; "
+                "set cohort_size"
+            )
+
+    @property
+    def num_asked(self) -> int | None:
+        """Clients asked a round; None is everybody."""
+        if self.cohort_size is None:
+            return None
+        return math.ceil(self.cohort_size * (1 + self.over_selection))
 
     def init(
         self, fresh: Fresh, clients: Sequence[ClientId], horizon: int, rng: np.random.Generator
-    ) -> Weights:
-        """The state is the global model itself."""
+    ) -> GlobalModel:
+        """The global model.
+
+        Raises:
+            ConfigurationError: the population cannot fill the cohort.
+        """
         check_cohort(self.cohort_size, len(clients))
-        model = fresh("global")
-        # A combine that cannot work with these weights says so now, not after the first round.
-        self.combine(model, [Update(model, zeros(model), 1, {})], [1.0], [0], rng)
-        return model
+        if self.num_asked is not None and self.num_asked > len(clients):
+            raise ConfigurationError(
+                f"strategy.over_selection={self.over_selection} asks {self.num_asked} of {len(clients)} "
+                "clients; lower it, or cohort_size"
+            )
+        return first_model(fresh, self.combine, clients)
 
     def plan(
-        self, state: Weights, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
-    ) -> tuple[Weights, Plan]:
-        """Everybody in the cohort trains the global model; wait for all."""
-        cohort = draw_cohort(idle, self.cohort_size, rng)
-        return state, Plan([Task(client, state) for client in cohort])
+        self, state: GlobalModel, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
+    ) -> tuple[GlobalModel, Plan]:
+        """Everybody in the cohort trains the global model; wait for all, or for the first ones."""
+        cohort = draw_cohort(idle, self.num_asked, rng)
+        expires_s = math.inf if self.deadline_s is None else clock_s + self.deadline_s
+        tasks = [Task(client, state.weights, expires_s=expires_s) for client in cohort]
+        if self.over_selection == 0 or self.cohort_size is None:
+            return state, Plan(tasks)
+        return state, Plan(tasks, Wait(count=self.cohort_size, drop_late=True))
 
     def fold(
-        self, state: Weights, arrivals: Sequence[Arrival], clock_s: float, rng: np.random.Generator
+        self, state: GlobalModel, arrivals: Sequence[Arrival], clock_s: float, rng: np.random.Generator
     ) -> Fold:
-        """Step along the weighted mean of the answers that came."""
-        return fold_mean(state, arrivals, self.share, self.server_lr, self.combine, rng)
+        """Step along the weighted mean of the answers; the model stays where none carries weight."""
+        updates = [arrival.update for arrival in arrivals if arrival.update is not None]
+        cohort = [arrival.task.client_id for arrival in arrivals]
+        model, metrics = stepped(state, updates, self.share, self.server_lr, self.combine, cohort, rng)
+        return Fold(model, updated=bool(updates), metrics=metrics)
 
-    def models(self, state: Weights) -> Mapping[str, Weights]:
+    def models(self, state: GlobalModel) -> Mapping[str, Weights]:
         """The global model."""
-        return {"global": state}
+        return {"global": state.weights}
 
-    def serve(self, state: Weights, client_id: ClientId | None) -> Sequence[Weights]:
+    def serve(self, state: GlobalModel, client_id: ClientId | None) -> Sequence[Weights]:
         """The global model serves everybody."""
-        return [state]
-
-
-def check_cohort(cohort_size: int | None, num_clients: int) -> None:
-    """Refuse a cohort that the population cannot fill.
-
-    Raises:
-        ConfigurationError: the cohort is larger than the population.
-    """
-    if cohort_size is not None and cohort_size > num_clients:
-        raise ConfigurationError(
-            f"cohort_size={cohort_size} is larger than the population of {num_clients} clients; "
-            f"set cohort_size={num_clients} or less, or cohort_size=null for everybody"
-        )
-
-
-def draw_cohort(
-    idle: Sequence[ClientId], cohort_size: int | None, rng: np.random.Generator
-) -> list[ClientId]:
-    """``cohort_size`` of the idle clients, uniformly without replacement, in ascending order.
-
-    Fewer where fewer are idle; all of them where ``cohort_size`` is None.
-    """
-    everybody = sorted(idle)
-    if cohort_size is None or cohort_size >= len(everybody):
-        return everybody
-    return sorted(everybody[i] for i in rng.choice(len(everybody), size=cohort_size, replace=False))
-
-
-def share_of(update: Update, share: Share) -> float:
-    """Weight of an update before normalisation: n_i, sqrt(n_i) or 1; clients without pairs weigh nothing."""
-    if share == "pairs":
-        return float(update.num_pairs)
-    return float(np.sqrt(update.num_pairs)) if share == "sqrt" else float(update.num_pairs > 0)
-
-
-def fold_mean(
-    model: Weights,
-    arrivals: Sequence[Arrival],
-    share: Share,
-    server_lr: float,
-    combine: Combine,
-    rng: np.random.Generator,
-) -> Fold:
-    """One synchronous server step; the round counts but the model stays where no answer carries weight."""
-    updates = [arrival.update for arrival in arrivals if arrival.update is not None]
-    shares = [share_of(update, share) for update in updates]
-    if not any(shares):
-        return Fold(model, updated=bool(updates))
-    cohort = [arrival.task.client_id for arrival in arrivals]
-    combined = combine(model, updates, shares, cohort, rng)
-    return Fold(add_delta(model, combined.delta, server_lr), updated=True, metrics=combined.metrics)
+        return [state.weights]

@@ -13,6 +13,7 @@ import numpy as np
 
 from fedpref.maths.combine import WeightedMean
 from fedpref.strategies.fedavg import FedAvg
+from fedpref.strategies.global_model import GlobalModel
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Weights
 
 __all__ = ["FedBis"]
@@ -37,26 +38,26 @@ class FedBis:
 
     def init(
         self, fresh: Fresh, clients: Sequence[ClientId], horizon: int, rng: np.random.Generator
-    ) -> Weights:
+    ) -> GlobalModel:
         """The selector."""
         return self.average.init(fresh, clients, horizon, rng)
 
     def plan(
-        self, state: Weights, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
-    ) -> tuple[Weights, Plan]:
+        self, state: GlobalModel, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
+    ) -> tuple[GlobalModel, Plan]:
         """A cohort trains the selector."""
         return self.average.plan(state, idle, clock_s, rng)
 
     def fold(
-        self, state: Weights, arrivals: Sequence[Arrival], clock_s: float, rng: np.random.Generator
+        self, state: GlobalModel, arrivals: Sequence[Arrival], clock_s: float, rng: np.random.Generator
     ) -> Fold:
         """The plain mean of the answers."""
         return self.average.fold(state, arrivals, clock_s, rng)
 
-    def models(self, state: Weights) -> Mapping[str, Weights]:
+    def models(self, state: GlobalModel) -> Mapping[str, Weights]:
         """The one selector."""
-        return {"selector/0": state}
+        return {"selector/0": state.weights}
 
-    def serve(self, state: Weights, client_id: ClientId | None) -> Sequence[Weights]:
+    def serve(self, state: GlobalModel, client_id: ClientId | None) -> Sequence[Weights]:
         """The one selector serves everybody."""
-        return [state]
+        return [state.weights]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from fedpref.errors import ConfigurationError
 from fedpref.maths.assignment import balanced_assignment, lowest_loss
 from fedpref.maths.combine import WeightedMean
 from fedpref.maths.weights import add_delta
-from fedpref.strategies.fedavg import draw_cohort
+from fedpref.strategies.cohort import draw_cohort
 from fedpref.strategies.fedbis import FedBis
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Settings, Task, Update, Weights
 
@@ -35,6 +35,7 @@ class Selectors:
 
     Attributes:
         models: the U selectors.
+        memories: what the combine remembers of each.
         groups: selector of every client that has one.
         num_clients: size of the population, N.
         round: training rounds so far.
@@ -46,6 +47,7 @@ class Selectors:
     """
 
     models: tuple[Weights, ...]
+    memories: tuple[Any, ...]
     groups: Mapping[int, int]
     num_clients: int
     round: int
@@ -127,10 +129,11 @@ class FedBiscuit:
                 f"fills the whole run of rounds={horizon}; set fewer, or rounds above "
                 f"{self.num_selectors * self.warmup_rounds}"
             )
-        models = (first, *(fresh("selector", u) for u in range(1, self.num_selectors)))
+        models = (first.weights, *(fresh("selector", u) for u in range(1, self.num_selectors)))
         groups = dict.fromkeys(clients, 0) if self.num_selectors == 1 else {}
         seed = int(rng.integers(2**31))
-        return Selectors(models, groups, len(clients), 0, False, (), seed, 0, 0)
+        memories = tuple(self.combine.init(clients) for _ in models)
+        return Selectors(models, memories, groups, len(clients), 0, False, (), seed, 0, 0)
 
     def plan(
         self, state: Selectors, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
@@ -162,9 +165,9 @@ class FedBiscuit:
             f"{u}/{key}": array for u, model in enumerate(state.models) for key, array in model.items()
         }
         expires_s = math.inf if self.regroup_timeout_s is None else clock_s + self.regroup_timeout_s
+        settings = {**self._split(state), "num_selectors": self.num_selectors}
         tasks = [
-            Task(client, everything, "score", self._split(state), reply={}, expires_s=expires_s)
-            for client in asked
+            Task(client, everything, "score", settings, reply={}, expires_s=expires_s) for client in asked
         ]
         copies = len(tasks) * self.num_selectors
         state = replace(state, sent=state.sent + copies, broadcast=state.broadcast + copies)
@@ -196,7 +199,7 @@ class FedBiscuit:
         return replace(state, groups=groups, is_grouped=True)
 
     def _stepped(self, state: Selectors, arrivals: Sequence[Arrival], rng: np.random.Generator) -> Fold:
-        models, metrics = list(state.models), {}
+        models, memories, metrics = list(state.models), list(state.memories), {}
         answered = [a for a in arrivals if a.update is not None and a.update.num_pairs > 0]
         for selector in range(self.num_selectors):
             mine = [a for a in arrivals if a.task.settings["selector"] == selector]
@@ -204,7 +207,10 @@ class FedBiscuit:
             if not updates:
                 continue
             cohort = [a.task.client_id for a in mine]
-            combined = self.combine(models[selector], updates, [1.0] * len(updates), cohort, rng)
+            combined = self.combine(
+                models[selector], updates, [1.0] * len(updates), cohort, rng, memories[selector]
+            )
+            memories[selector] = combined.memory
             factor = len(updates) / self._norm(state, selector, len(updates))
             models[selector] = add_delta(models[selector], combined.delta, factor)
             metrics[f"step_factor_{selector}"] = factor
@@ -214,6 +220,7 @@ class FedBiscuit:
         after = replace(
             state,
             models=tuple(models),
+            memories=tuple(memories),
             round=state.round + bool(answered),
             is_grouped=state.is_grouped and not answered,
             cohort=() if answered else state.cohort,

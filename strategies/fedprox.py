@@ -1,7 +1,8 @@
 """FedProx: FedAvg that tolerates partial work and holds local models near the global one.
 
 Source: Li et al. 2020, "Federated Optimization in Heterogeneous Networks", arXiv:1812.06127,
-algorithm 2; the straggler draw follows the authors' released code.
+algorithm 2; the straggler draw follows the authors' released code. With a deadline the partial work is
+what each device manages in time.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
-from fedpref.strategies.fedavg import FedAvg, Share
+from fedpref.strategies.fedavg import FedAvg
+from fedpref.strategies.global_model import GlobalModel, Share
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Task, Weights
 
 __all__ = ["FedProx", "straggler_steps"]
@@ -30,6 +32,10 @@ class FedProx:
             1 … local_steps - 1; their partial work is averaged like any other.
         local_steps: full number of local steps; needed only to draw partial work.
         cohort_size, share, server_lr, combine: as in FedAvg.
+        deadline_s: virtual seconds for a round; None is no limit. Each client does as many of its local
+            steps as its device manages from the sending of the task to the arrival of its answer,
+            where FedAvg with the same deadline loses whoever cannot do all.
+        over_selection: as in FedAvg.
     """
 
     mu: float = 0.01
@@ -39,6 +45,8 @@ class FedProx:
     share: Share = "pairs"
     server_lr: float = 1.0
     combine: Combine = field(default_factory=WeightedMean)
+    deadline_s: float | None = None
+    over_selection: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.mu >= 0:
@@ -57,17 +65,24 @@ class FedProx:
     @property
     def average(self) -> FedAvg:
         """The FedAvg that draws the cohort and folds the answers."""
-        return FedAvg(self.cohort_size, self.share, self.server_lr, self.combine)
+        return FedAvg(
+            cohort_size=self.cohort_size,
+            share=self.share,
+            server_lr=self.server_lr,
+            combine=self.combine,
+            deadline_s=self.deadline_s,
+            over_selection=self.over_selection,
+        )
 
     def init(
         self, fresh: Fresh, clients: Sequence[ClientId], horizon: int, rng: np.random.Generator
-    ) -> Weights:
+    ) -> GlobalModel:
         """The global model."""
         return self.average.init(fresh, clients, horizon, rng)
 
     def plan(
-        self, state: Weights, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
-    ) -> tuple[Weights, Plan]:
+        self, state: GlobalModel, idle: Sequence[ClientId], clock_s: float, rng: np.random.Generator
+    ) -> tuple[GlobalModel, Plan]:
         """FedAvg's cohort, with the proximal term and each client's steps in the settings."""
         state, plan = self.average.plan(state, idle, clock_s, rng)
         num_steps: Sequence[int | None] = [None] * len(plan.tasks)
@@ -82,19 +97,21 @@ class FedProx:
             settings["proximal_mu"] = self.mu
         if num_steps is not None:
             settings["local_steps"] = num_steps
+        if self.deadline_s is not None:
+            settings["within_s"] = self.deadline_s
         return dataclasses.replace(task, settings=settings)
 
     def fold(
-        self, state: Weights, arrivals: Sequence[Arrival], clock_s: float, rng: np.random.Generator
+        self, state: GlobalModel, arrivals: Sequence[Arrival], clock_s: float, rng: np.random.Generator
     ) -> Fold:
         """FedAvg's fold: partial work counts in full."""
         return self.average.fold(state, arrivals, clock_s, rng)
 
-    def models(self, state: Weights) -> Mapping[str, Weights]:
+    def models(self, state: GlobalModel) -> Mapping[str, Weights]:
         """The global model."""
         return self.average.models(state)
 
-    def serve(self, state: Weights, client_id: ClientId | None) -> Sequence[Weights]:
+    def serve(self, state: GlobalModel, client_id: ClientId | None) -> Sequence[Weights]:
         """The global model serves everybody."""
         return self.average.serve(state, client_id)
 

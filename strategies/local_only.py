@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedpref.strategies.fedavg import check_cohort, draw_cohort
+from fedpref.strategies.cohort import check_cohort, draw_cohort
 from fedpref.types import Arrival, ClientId, Fold, Fresh, Plan, Task, Weights
 
 __all__ = ["LocalModels", "LocalOnly"]

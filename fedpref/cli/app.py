@@ -32,12 +32,14 @@ config_app = typer.Typer(
     no_args_is_help=True, suggest_commands=False, help="Groups, presets and their options."
 )
 data_app = typer.Typer(no_args_is_help=True, suggest_commands=False, help="Look at preference data.")
+fleet_app = typer.Typer(no_args_is_help=True, suggest_commands=False, help="Look at devices and links.")
 runs_app = typer.Typer(
     no_args_is_help=True, suggest_commands=False, help="Look at finished and running runs."
 )
 new_app = typer.Typer(no_args_is_help=True, suggest_commands=False, help="Write the files of a plug-in.")
 app.add_typer(config_app, name="config")
 app.add_typer(data_app, name="data")
+app.add_typer(fleet_app, name="fleet")
 app.add_typer(runs_app, name="runs")
 app.add_typer(new_app, name="new")
 
@@ -200,6 +202,21 @@ def data_inspect(context: typer.Context) -> None:
     fedpref data inspect FILE [key=value ...] [--format json], or with data=… words alone.
     """
     from fedpref.cli.data import as_text, inspect_words
+
+    if any(word in ("-h", "--help") for word in context.args):
+        print(context.get_help())
+        return
+    words, format_ = _take_format(context.args)
+    _print(inspect_words(words), format_, as_text)
+
+
+@fleet_app.command("inspect", context_settings=WORDS)
+def fleet_inspect(context: typer.Context) -> None:
+    """Show what every device class of a run's fleet has, and how long one task and its messages take there.
+
+    fedpref fleet inspect [key=value ...] [--format json], with the words of fedpref run.
+    """
+    from fedpref.cli.fleet import as_text, inspect_words
 
     if any(word in ("-h", "--help") for word in context.args):
         print(context.get_help())

@@ -47,10 +47,19 @@ def check_config(config: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
         raise ConfigurationError("out='' must name a folder, such as out=runs")
     if config["cohort_size"] is not None and not isinstance(config["cohort_size"], int):
         raise ConfigurationError(f"cohort_size={config['cohort_size']!r:.80} must be an integer or null")
-    for node, known in (("checkpoint", ("every", "keep")), ("evaluation", ("every",))):
+    for name, may_be_null in (("evaluation.every_s", True), ("max_wait_s", False)):
+        value = config["evaluation"].get("every_s") if may_be_null else config["max_wait_s"]
+        if isinstance(value, bool) or not (
+            isinstance(value, (int, float)) or (value is None and may_be_null)
+        ):
+            null = " or null" if may_be_null else ""
+            raise ConfigurationError(f"{name}={value!r:.80} must be a number of virtual seconds{null}")
+    for node, known in (("checkpoint", ("every", "keep")), ("evaluation", ("every", "every_s"))):
         for name, value in config[node].items():
             if name not in known:
                 raise ConfigurationError(f"unknown option '{node}.{name}'; there are {', '.join(known)}")
+            if name == "every_s":
+                continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ConfigurationError(f"{node}.{name}={value!r:.80} must be an integer, at least 1")
     allowed = (*ALLOWED, *allow)
@@ -113,8 +122,10 @@ def federation_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Fed
         fleet=fleet,
         limits=limits,
         evaluate_every=config["evaluation"]["every"],
+        evaluate_every_s=config["evaluation"]["every_s"],
         checkpoint_every=config["checkpoint"]["every"],
         checkpoint_keep=config["checkpoint"]["keep"],
+        max_wait_s=config["max_wait_s"],
     )
 
 

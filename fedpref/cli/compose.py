@@ -35,7 +35,7 @@ GROUPS = (
     "debug",
 )
 NODES = ("split", "limits", "checkpoint")  # configured like a group, with one choice each
-KEYS = ("name", "out", "seed", "rounds", "cohort_size")
+KEYS = ("name", "out", "seed", "rounds", "cohort_size", "max_wait_s")
 REFUSED = ("hydra.run", "hydra.sweep", "hydra.output_subdir", "hydra.job.chdir")
 OPTIONAL = ("experiment", "debug")  # groups that a run can do without
 FLAGS_WITH_VALUE = {"--allow": "allow", "--config-dir": "config_dirs"}

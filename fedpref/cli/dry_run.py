@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,31 +14,35 @@ __all__ = ["plan_text"]
 def plan_text(config: Mapping[str, Any], allow: Sequence[str] = ()) -> str:
     """Clients, pairs, tensors, messages, bytes, memory and virtual time of a run.
 
-    Virtual time counts the links and not the clients' own work, which is known once they did it: it
-    is a lower bound.
+    Virtual time is that of the first plan's slowest client, round after round, jitter aside. Where the
+    client rule cannot tell its work beforehand only the links count.
 
     Raises:
         ConfigurationError: the configuration is wrong.
     """
     from fedpref.cli.build import federation_from
-    from fedpref.flower.rounds import fresh_from
+    from fedpref.federation.preflight import foreseen
     from fedpref.maths.weights import num_bytes
     from fedpref.report.units import human_bytes, human_seconds
-    from fedpref.seeds import generator
+    from fedpref.simulation.fleet import timing
 
     federation = federation_from(config, allow)
     population = federation.population
     clients = range(len(population))
-    fresh = fresh_from(federation.rule, federation.seed)
-    state = federation.strategy.init(fresh, clients, federation.rounds, generator(federation.seed, "init"))
-    _, plan = federation.strategy.plan(state, clients, 0.0, generator(federation.seed, "plan", 0))
+    plan = federation.first_plan()
     sizes = np.array([len(shard.pairs) for shard in population.shards])
     weights = plan.tasks[0].weights
     message = num_bytes(weights)
     messages = len(plan.tasks) * federation.rounds
+    devices = federation.fleet.deploy(len(clients), federation.seed)
+    works = [
+        foreseen(federation.rule, task, population.shards[task.client_id], devices) for task in plan.tasks
+    ]
     longest_s = max(
-        federation.fleet.duration_s(task.client_id, index, 0.0, message, message)
-        for index, task in enumerate(plan.tasks)
+        timing(
+            replace(devices.device(task.client_id), jitter=0.0), 0, 0, work.flops, message, message
+        ).total_s
+        for task, work in zip(plan.tasks, works, strict=True)
     )
     held_out = sum(len(asked.pairs) for asked in population.held_out)
     tensors = ", ".join(f"{key} {tuple(array.shape)}" for key, array in list(weights.items())[:4])
@@ -54,7 +59,7 @@ def plan_text(config: Mapping[str, Any], allow: Sequence[str] = ()) -> str:
             f"{human_bytes(2 * messages * message)} of tensor data",
             f"memory    models {human_bytes(message * (len(plan.tasks) + 2))}, "
             f"features at most {human_bytes(features)}",
-            f"virtual   at least {human_seconds(longest_s * federation.rounds)}",
+            f"virtual   about {human_seconds(longest_s * federation.rounds)}, as long as the slowest client of the first round",
             *(f"note      {note}" for note in population.notes),
         ]
     )

@@ -10,15 +10,18 @@ from fedpref.errors import ConfigurationError
 from fedpref.federation.run import Record, Result, Run
 from fedpref.flower.app import client_app
 from fedpref.flower.exchange import Exchange
+from fedpref.federation.preflight import preflight
+from fedpref.flower.pace import foresight
 from fedpref.flower.rounds import Rounds, fresh_from
 from fedpref.flower.validation import ReplyLimits
 from fedpref.report.rundir import RunDirectory
 from fedpref.seeds import generator
 from fedpref.simulation.executor import Executor
-from fedpref.simulation.fleet import Fleet, Uniform
+from fedpref.simulation.device_classes import Mix
+from fedpref.simulation.fleet import Fleet
 from fedpref.simulation.grid import VirtualGrid
 from fedpref.simulation.inline import Inline
-from fedpref.types import ClientRule, Pairs, Population, Strategy
+from fedpref.types import ClientRule, Pairs, Plan, Population, Strategy
 
 __all__ = ["Federation"]
 
@@ -46,8 +49,10 @@ class Federation:
         fleet: how long devices and links take, in virtual time.
         limits: what a reply may look like.
         evaluate_every: versions between two evaluations.
+        evaluate_every_s: virtual seconds between two evaluations, instead of versions; None counts versions.
         checkpoint_every: versions between two checkpoints.
         checkpoint_keep: newest checkpoints kept.
+        max_wait_s: virtual seconds for which nobody may be online before the run ends.
 
     Raises:
         ConfigurationError: a number makes no sense, or the population has no clients.
@@ -59,11 +64,13 @@ class Federation:
     rounds: int
     seed: int = 0
     executor: Executor = field(default_factory=Inline)
-    fleet: Fleet = field(default_factory=Uniform)
+    fleet: Fleet = field(default_factory=Mix)
     limits: ReplyLimits = field(default_factory=ReplyLimits)
     evaluate_every: int = 1
+    evaluate_every_s: float | None = None
     checkpoint_every: int = 5
     checkpoint_keep: int = 2
+    max_wait_s: float = 7 * 86400.0
 
     def __post_init__(self) -> None:
         for name, key in (
@@ -74,6 +81,10 @@ class Federation:
         ):
             if getattr(self, name) < 1:
                 raise ConfigurationError(f"{key}={getattr(self, name)} must be at least 1")
+        if self.evaluate_every_s is not None and not self.evaluate_every_s > 0:
+            raise ConfigurationError(f"evaluation.every_s={self.evaluate_every_s} must be above 0, or null")
+        if not self.max_wait_s >= 0:
+            raise ConfigurationError(f"max_wait_s={self.max_wait_s} must be 0 or more")
         if len(self.population.shards) == 0:
             raise ConfigurationError("the population has no clients")
         for shard in self.population.shards:
@@ -84,26 +95,41 @@ class Federation:
                 )
 
     def rehearse(self) -> None:
-        """Let strategy and rule refuse each other, and the population, before anything is written.
+        """Let strategy, rule and devices refuse each other, and the population, before anything is written.
 
         Raises:
             ConfigurationError: they do.
         """
+        preflight(self, self.first_plan().tasks)
+
+    def first_plan(self) -> Plan:
+        """What the strategy plans at time 0 for a population of which everybody is online."""
         clients = range(len(self.population))
-        rng = generator(self.seed, "init")
-        self.strategy.init(fresh_from(self.rule, self.seed), clients, self.rounds, rng)
+        fresh, rng = fresh_from(self.rule, self.seed), generator(self.seed, "init")
+        state = self.strategy.init(fresh, clients, self.rounds, rng)
+        return self.strategy.plan(state, clients, 0.0, generator(self.seed, "plan", 0))[1]
 
     def grid(self) -> VirtualGrid:
         """The clients behind a Flower grid in virtual time; a context manager that starts the executor."""
         shards = self.population.shards
-        return VirtualGrid(client_app(self.rule, shards, self.seed), len(shards), self.executor, self.fleet)
+        return VirtualGrid(
+            client_app(self.rule, shards, self.seed),
+            len(shards),
+            self.executor,
+            self.fleet,
+            self.seed,
+            foresight(self.rule, shards),
+        )
 
     def start(self, grid: VirtualGrid) -> Rounds:
         """The federation before its first round."""
         shards = self.population.shards
         exchange = Exchange(grid, grid.nodes, self.seed, self.limits, [len(shard.pairs) for shard in shards])
         fresh = fresh_from(self.rule, self.seed)
-        return Rounds(self.strategy, exchange, range(len(shards)), fresh, self.seed, self.rounds)
+        clients = range(len(shards))
+        return Rounds(
+            self.strategy, exchange, clients, fresh, self.seed, self.rounds, max_wait_s=self.max_wait_s
+        )
 
     def run(
         self,
@@ -127,4 +153,4 @@ class Federation:
             asked = [held_out.pairs for held_out in self.population.held_out]
             self.rule.warm([*(shard.pairs for shard in self.population.shards), *asked])
         with self.grid() as grid:
-            return Run(self, self.start(grid), directory, on_round).to_the_end(resume)
+            return Run(self, grid, self.start(grid), directory, on_round).to_the_end(resume)

@@ -112,13 +112,23 @@ def _name_of(cls: type) -> str:
 
 
 def state_classes(value: Any) -> Sequence[type]:
-    """Dataclasses that a state may consist of: those that ``value`` holds, and those in their modules.
+    """Dataclasses that a state may consist of: those that ``value`` holds, and those of their modules.
 
-    The modules are those of ``value``'s own parts (a strategy and what it wraps), already imported.
+    A module's own dataclasses count and those that it imports, and so do the modules of the latter: a
+    state may hold another strategy's state. All of these modules are imported already.
     """
     import sys
 
     found: dict[type, None] = {}
+    seen: set[int] = set()
+
+    def add(cls: type) -> None:
+        if cls in found:
+            return
+        found[cls] = None
+        for candidate in vars(sys.modules[cls.__module__]).values():
+            if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
+                add(candidate)
 
     def visit(node: Any) -> None:
         if isinstance(node, Mapping):
@@ -127,11 +137,9 @@ def state_classes(value: Any) -> Sequence[type]:
         elif isinstance(node, (list, tuple)):
             for child in node:
                 visit(child)
-        elif dataclasses.is_dataclass(node) and not isinstance(node, type) and type(node) not in found:
-            found[type(node)] = None
-            for candidate in vars(sys.modules[type(node).__module__]).values():
-                if isinstance(candidate, type) and dataclasses.is_dataclass(candidate):
-                    found[candidate] = None
+        elif dataclasses.is_dataclass(node) and not isinstance(node, type) and id(node) not in seen:
+            seen.add(id(node))
+            add(type(node))
             for field in dataclasses.fields(node):
                 visit(getattr(node, field.name))
 

@@ -13,10 +13,13 @@ from fedpref.evaluation.evaluate import Evaluation, evaluate, model_agreement
 from fedpref.evaluation.groups import Agreement, Grouping
 from fedpref.federation import checkpoint
 from fedpref.federation.plain import from_plain, state_classes, to_plain
-from fedpref.flower.rounds import FailedRoundError, Rounds
+from fedpref.flower.rounds import FailedRoundError, RoundOutcome, Rounds
 from fedpref.maths.weights import digest, norm
+from fedpref.report.devices import utilisation
 from fedpref.report.rundir import RunDirectory
 from fedpref.seeds import generator
+from fedpref.simulation.fleet import Devices, timing
+from fedpref.simulation.grid import VirtualGrid
 from fedpref.types import Arrival, Strategy, Weights
 
 if TYPE_CHECKING:
@@ -58,16 +61,18 @@ class Run:
     def __init__(
         self,
         federation: Federation,
+        grid: VirtualGrid,
         rounds: Rounds,
         directory: RunDirectory | None,
         on_round: Callable[[Record], None] | None,
     ) -> None:
         self.federation = federation
+        self.grid = grid
         self.rounds = rounds
         self.directory = directory
         self.on_round = on_round
         self.history: list[Record] = []
-        self.counts = {"replies_ok": 0, "replies_failed": 0}
+        self.counts: dict[str, float] = {"replies_ok": 0, "replies_failed": 0, "busy_s": 0.0, "energy_j": 0.0}
         self.wall_before_s = 0.0
         self.started = time.monotonic()
 
@@ -83,32 +88,42 @@ class Run:
         else:
             if self.directory is not None:
                 self.directory.write_notes(self.federation.population.notes)
+                self._write_fleet(self.directory)
             self._log_round(0, 0, {}, self._evaluate())
             self._save()
         evaluation: Evaluation | None = None
         rounds, federation = self.rounds, self.federation
-        ok = failed = 0
+        ok, failed, waited_s, since_s = 0, 0, 0.0, self.grid.clock_s
         while rounds.version < federation.rounds:
+            version = rounds.version
             try:
                 outcome = rounds.advance()
             except FailedRoundError as error:
                 self._log_arrivals(rounds.version + 1, error.arrivals, ())
                 raise
+            self._log_wait(outcome)
+            waited_s += outcome.waited_s
             self._log_arrivals(rounds.version, outcome.arrivals, outcome.fold.rejected)
             ok += sum(arrival.is_ok for arrival in outcome.arrivals)
             failed += sum(not arrival.is_ok for arrival in outcome.arrivals)
             if not outcome.fold.updated:
                 continue
             is_last = rounds.version >= federation.rounds
-            evaluation = self._evaluate() if is_last or self._is_due(federation.evaluate_every) else None
-            self._log_round(ok, failed, outcome.fold.metrics, evaluation)
-            ok = failed = 0
-            if is_last or self._is_due(federation.checkpoint_every):
+            every_s = federation.evaluate_every_s
+            is_due = (
+                self.rounds.version // federation.evaluate_every > version // federation.evaluate_every
+                if every_s is None
+                else self.grid.clock_s // every_s > since_s // every_s
+            )
+            evaluation = self._evaluate() if is_last or is_due else None
+            self._log_round(ok, failed, outcome.fold.metrics, evaluation, waited_s)
+            ok, failed, waited_s, since_s = 0, 0, 0.0, self.grid.clock_s
+            if (
+                is_last
+                or rounds.version // federation.checkpoint_every > version // federation.checkpoint_every
+            ):
                 self._save()
         return self._finish(evaluation or self._evaluate())
-
-    def _is_due(self, every: int) -> bool:
-        return self.rounds.version % every == 0
 
     def _evaluate(self) -> Evaluation:
         """Off the clock: it is the observer's work, not the federation's."""
@@ -123,16 +138,37 @@ class Run:
         for arrival in arrivals:
             is_ok = arrival.is_ok and arrival.task.number not in rejected
             self.counts["replies_ok" if is_ok else "replies_failed"] += 1
+            device = _device_record(self.grid.devices, arrival)
+            self.counts["busy_s"] += arrival.arrived_s - arrival.sent_s
+            self.counts["energy_j"] += device.get("energy_j", 0.0)
             if self.directory is None:
                 continue
-            self.directory.clients.append(_client_record(round_, arrival))
+            code = arrival.code if is_ok or not arrival.is_ok else "refused_by_strategy"
+            self.directory.clients.append(_client_record(round_, arrival) | device | {"code": code})
             if not is_ok:
-                code = arrival.code if not arrival.is_ok else "refused_by_strategy"
                 event = {"kind": "reply", "round": round_, "client": arrival.task.client_id}
                 self.directory.events.append({**event, "code": code, "detail": arrival.detail})
 
+    def _log_wait(self, outcome: RoundOutcome) -> None:
+        """Say that a round waited in virtual time for somebody to come online."""
+        if outcome.waited_s > 0 and self.directory is not None:
+            event = {"kind": "wait", "round": self.rounds.version, "waited_s": outcome.waited_s}
+            self.directory.events.append({**event, "until_s": outcome.waited_until_s})
+
+    def _write_fleet(self, directory: RunDirectory) -> None:
+        """Which device classes the clients have."""
+        devices = self.grid.devices
+        owned = [devices.device(shard.client_id) for shard in self.federation.population.shards]
+        classes = {device.name: {"kind": device.kind, "power_w": device.power_w} for device in owned}
+        directory.write_fleet(classes, [device.name for device in owned])
+
     def _log_round(
-        self, ok: int, failed: int, fold: Mapping[str, float], evaluation: Evaluation | None
+        self,
+        ok: int,
+        failed: int,
+        fold: Mapping[str, float],
+        evaluation: Evaluation | None,
+        waited_s: float = 0.0,
     ) -> None:
         traffic = self.rounds.exchange.traffic
         record: dict[str, Any] = {
@@ -146,6 +182,8 @@ class Run:
             "bytes_down": traffic.framed_down_bytes,
             "fold": {name: float(value) for name, value in fold.items()},
         }
+        if waited_s > 0:
+            record["waited_s"] = waited_s
         if evaluation is not None:
             record["evaluation"] = dict(evaluation.aggregate)
             if evaluation.groups is not None:
@@ -197,12 +235,16 @@ class Run:
     def _finish(self, evaluation: Evaluation) -> Result:
         models = self.federation.strategy.models(self.rounds.state)
         agreement = self._agreement(models)
-        traffic = self.rounds.exchange.traffic
+        traffic, num_clients = self.rounds.exchange.traffic, len(self.federation.population)
         summary = {
             **evaluation.aggregate,
-            **self.counts,
+            "replies_ok": self.counts["replies_ok"],
+            "replies_failed": self.counts["replies_failed"],
+            "utilisation": utilisation(self.counts["busy_s"], num_clients, self.grid.clock_s),
+            "energy_j": self.counts["energy_j"],
+            "retries": self.grid.retries,
             "rounds": self.rounds.version,
-            "num_clients": len(self.federation.population),
+            "num_clients": num_clients,
             "bytes_up": traffic.framed_up_bytes,
             "bytes_down": traffic.framed_down_bytes,
             "raw_bytes_up": traffic.raw_up_bytes,
@@ -238,6 +280,17 @@ def _client_record(round_: int, arrival: Arrival) -> dict[str, Any]:
     if arrival.update is not None:
         record |= {"num_pairs": arrival.update.num_pairs, "norm": norm(arrival.update.delta)}
         record |= {name: float(value) for name, value in arrival.update.metrics.items()}
+    return record
+
+
+def _device_record(devices: Devices, arrival: Arrival) -> dict[str, Any]:
+    """The device of an arrival and, where it was answered, where its time and energy went."""
+    device = devices.device(arrival.task.client_id)
+    record: dict[str, Any] = {"device": device.name}
+    if arrival.update is not None:
+        flops = arrival.update.metrics.get("flops", 0.0)
+        spent = timing(device, devices.seed, arrival.task.number, flops, arrival.bytes_down, arrival.bytes_up)
+        record |= spent._asdict() | {"energy_j": spent.compute_s * device.power_w}
     return record
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,13 +13,13 @@ from fedpref.errors import ConfigurationError
 from fedpref.flower import wire
 from fedpref.flower.client_state import propose, settle
 from fedpref.flower.fence import rng_fence
+from fedpref.flower.node import Shards, partition_of, shard_of
+from fedpref.flower.pace import paced
+from fedpref.flower.segments import answer_segment
 from fedpref.seeds import generator
-from fedpref.types import ClientId, ClientRule, Reply, Schema, Shard, Task
+from fedpref.types import ClientRule, Reply, Schema, Shard, Task
 
 __all__ = ["Shards", "client_app"]
-
-Shards = Sequence[Shard] | Callable[[ClientId], Shard]
-"""Shard i of a sequence belongs to client i; a callable loads the shard of a partition id."""
 
 
 def client_app(rule: ClientRule, shards: Shards, seed: int = 0) -> ClientApp:
@@ -53,27 +52,21 @@ class _Desk:
     seed: int
 
     def __call__(self, message: Message, context: Context) -> Message:
-        client_id = _partition_of(context)
+        client_id = partition_of(context)
         received = wire.receive(message, client_id, self.seed, self._schema)
         task, rng = received.task, generator(int(received.address[0]), *received.address[1:])
         state = settle(context.state, received.acknowledged)
         with rng_fence(generator(int(received.address[0]), "fence", *received.address[1:])):
-            shard = self._shard(client_id)
+            shard = shard_of(self.shards, client_id)
             if task.kind == "evaluate":
                 reply = evaluate(self.rule, task, shard)
             else:
-                reply, state = self.rule.answer(task, shard, state, rng)
+                task = paced(task, self.rule, shard, context.node_config)
+                reply, state = answer_segment(self.rule, task, shard, state, rng)
         answered = wire.answer(message, received, reply)
         if task.kind != "evaluate":
             propose(context.state, state, task.number)
         return answered
-
-    def _shard(self, client_id: ClientId) -> Shard:
-        if callable(self.shards):
-            return self.shards(client_id)
-        if client_id >= len(self.shards):
-            raise ConfigurationError(f"partition-id={client_id}, but there are {len(self.shards)} shards")
-        return self.shards[client_id]
 
     @cached_property
     def _schema(self) -> Schema:
@@ -92,13 +85,3 @@ def evaluate(rule: ClientRule, task: Task, shard: Shard) -> Reply:
     accuracy = float(np.mean(np.where(margins == 0, 0.5, margins > 0)))
     loss = float(np.mean(np.logaddexp(0.0, -margins)))
     return Reply({}, len(shard.pairs), {"accuracy": accuracy, "loss": loss})
-
-
-def _partition_of(context: Context) -> ClientId:
-    partition = context.node_config.get("partition-id")
-    if not isinstance(partition, int) or partition < 0:
-        raise ConfigurationError(
-            f"partition-id={partition!r} in the node config: give each node its shard's number, "
-            "for a SuperNode with --node-config 'partition-id=0 num-partitions=10'"
-        )
-    return partition

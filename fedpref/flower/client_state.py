@@ -13,7 +13,8 @@ from collections.abc import Mapping
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fedpref.flower.wire import NOT_ACKNOWLEDGED, decode_array
+from fedpref.flower.records import decoded
+from fedpref.flower.wire import NOT_ACKNOWLEDGED
 from fedpref.types import ClientState
 
 __all__ = ["propose", "settle"]
@@ -50,7 +51,7 @@ def propose(records: RecordDict, state: ClientState, task_number: int) -> None:
 def _read(records: RecordDict, key: str) -> ClientState:
     arrays: Mapping[str, Array] = records.get(f"{key}.arrays", {})
     numbers = records.get(f"{key}.numbers", {})
-    return ClientState({name: decode_array(array) for name, array in arrays.items()}, dict(numbers))
+    return ClientState({name: decoded(array) for name, array in arrays.items()}, dict(numbers))
 
 
 def _write(records: RecordDict, key: str, state: ClientState) -> None:

@@ -7,9 +7,11 @@ client's last accepted task, and the byte counts. Time passes in :meth:`Exchange
 from __future__ import annotations
 
 import dataclasses
+import heapq
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,17 +20,22 @@ from flwr.app import Message
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim, wire
+from fedpref.flower.framing import framed_bytes
+from fedpref.flower.idle import idle_of
+from fedpref.flower.records import array_bytes
 from fedpref.flower.timed import Snapshot, TimedGrid
 from fedpref.flower.validation import Rejection, ReplyLimits, validate_reply
 from fedpref.types import OK, Arrival, ClientId, Task, Update, Wait
 
-__all__ = ["EXPIRED", "FAILED", "LOST", "Exchange", "Traffic"]
+__all__ = ["EXPIRED", "FAILED", "LATE", "LOST", "Exchange", "Traffic"]
 
 EXPIRED = "expired"
 FAILED = "client_failed"
+LATE = "late"
 LOST = "lost"
 
 _REJECTIONS_BEFORE_RESET = 2
+_MOST_CLOSED_REMEMBERED = 10_000
 
 # Flower's error codes for a message or reply that went astray; all others are failures of the client.
 _LOST_CODES = frozenset({3, 4, 5})
@@ -64,6 +71,8 @@ class _Books:
     """What the exchange remembers, all of it plain data."""
 
     open: dict[str, _Open] = field(default_factory=dict)
+    working: set[ClientId] = field(default_factory=set)
+    expiries: list[tuple[float, str]] = field(default_factory=list)  # a heap of those that are finite
     closed: dict[str, str] = field(default_factory=dict)
     acknowledged: dict[ClientId, int] = field(default_factory=dict)
     rejections: Counter[ClientId] = field(default_factory=Counter)  # in a row
@@ -92,10 +101,10 @@ class Exchange:
         shard_pairs: Sequence[int] | None = None,
         patience_s: float = math.inf,
     ) -> None:
-        if len(set(nodes)) != len(nodes):
+        if not isinstance(nodes, range) and len(set(nodes)) != len(nodes):
             raise ConfigurationError("two clients share one node id")
         self.grid = grid
-        self.nodes = tuple(nodes)
+        self.nodes = nodes
         self.seed = seed
         self.limits = limits or ReplyLimits()
         self.shard_pairs = shard_pairs
@@ -111,9 +120,9 @@ class Exchange:
         return self.grid.clock_s
 
     @property
-    def working(self) -> set[ClientId]:
+    def working(self) -> AbstractSet[ClientId]:
         """Clients with a task in flight."""
-        return {entry.task.client_id for entry in self._books.open.values()}
+        return self._books.working
 
     @property
     def num_in_flight(self) -> int:
@@ -130,10 +139,9 @@ class Exchange:
         """Replies that belonged to no open task, counted by code, such as duplicate or unknown_message."""
         return dict(self._books.refused)
 
-    def idle(self, clients: Sequence[ClientId]) -> list[ClientId]:
-        """Those of ``clients`` that are online and without a task, in ascending order."""
-        online, busy = set(self.grid.get_node_ids()), self.working
-        return [client for client in sorted(clients) if self.nodes[client] in online and client not in busy]
+    def idle(self) -> Sequence[ClientId]:
+        """Clients that are online and without a task, in ascending order."""
+        return idle_of(self.grid.online(self.nodes), self.working)
 
     # ------------------------------------------------------------------------------ a round
 
@@ -151,9 +159,8 @@ class Exchange:
         """
         arrivals = self._send(tasks, version)
         while self._books.open and sum(arrival.code != EXPIRED for arrival in arrivals) < wait.count:
-            deadline_s = min(entry.task.expires_s for entry in self._books.open.values())
-            until_s = min(wait.until_s, deadline_s)
-            replies = self.grid.next_arrivals(list(self._books.open), until_s)
+            until_s = min(wait.until_s, self._next_expiry_s())
+            replies = self.grid.next_arrivals(self._books.open.keys(), until_s)
             for reply in replies:
                 arrivals += self._receive(reply, version)
             arrivals += self._expire(version)
@@ -161,11 +168,16 @@ class Exchange:
                 arrivals += self._give_up(self._books.open, LOST, "no answer will come", version)
             if self.clock_s >= wait.until_s:
                 break
+        if wait.drop_late:
+            arrivals += self._give_up(self._books.open, LATE, "others came first", version)
+        if wait.count == math.inf and self.clock_s < wait.until_s < math.inf:  # an appointment
+            self.grid.next_arrivals((), wait.until_s)
         return sorted(arrivals, key=lambda arrival: arrival.task.number)
 
     def _send(self, tasks: Sequence[Task], version: int) -> list[Arrival]:
         books, now_s = self._books, self.clock_s
-        busy = self.working
+        busy = books.working
+        planned: set[ClientId] = set()
         packed: dict[int, wire.Packed] = {}
         messages, entries = [], []
         for task in tasks:
@@ -173,11 +185,11 @@ class Exchange:
                 raise ConfigurationError(
                     f"a task is planned for client {task.client_id} of {len(self.nodes)} clients"
                 )
-            if task.client_id in busy:
+            if task.client_id in busy or task.client_id in planned:
                 raise ConfigurationError(
                     f"two tasks are planned for client {task.client_id}: choose from `idle`"
                 )
-            busy.add(task.client_id)
+            planned.add(task.client_id)
             key = id(task.weights)
             packed[key] = packed[key] if key in packed else wire.pack(task.weights)
             message = wire.send(
@@ -188,10 +200,8 @@ class Exchange:
                 books.acknowledged.get(task.client_id, wire.NOT_ACKNOWLEDGED),
             )
             expires_s = min(task.expires_s, now_s + self.patience_s)
-            raw = wire.raw_bytes(message.content)
-            books.traffic = books.traffic.plus(
-                raw_down_bytes=raw, framed_down_bytes=_shim.framed_bytes(message)
-            )
+            raw = array_bytes(message.content)
+            books.traffic = books.traffic.plus(raw_down_bytes=raw, framed_down_bytes=framed_bytes(message))
             messages.append(message)
             entries.append(_Open(_expiring(task, expires_s), now_s, raw))
         unsent = []
@@ -199,8 +209,22 @@ class Exchange:
             if message_id is None:
                 unsent.append(self._arrival(entry, Rejection(LOST, "the message could not be sent"), version))
             else:
-                books.open[message_id] = entry
+                self._open(message_id, entry)
         return unsent
+
+    def _open(self, message_id: str, entry: _Open) -> None:
+        books = self._books
+        books.open[message_id] = entry
+        books.working.add(entry.task.client_id)
+        if entry.task.expires_s < math.inf:
+            heapq.heappush(books.expiries, (entry.task.expires_s, message_id))
+
+    def _next_expiry_s(self) -> float:
+        """When the next open task expires; ended ones are dropped from the heap on the way."""
+        books = self._books
+        while books.expiries and books.expiries[0][1] not in books.open:
+            heapq.heappop(books.expiries)
+        return books.expiries[0][0] if books.expiries else math.inf
 
     def _receive(self, reply: Message, version: int) -> list[Arrival]:
         """The arrival of a reply; none for a reply that belongs to no open task."""
@@ -214,8 +238,8 @@ class Exchange:
             books.refused["wrong_sender"] += 1
             return []
         self._close(message_id, "duplicate")
-        bytes_up = wire.raw_bytes(reply.content) if reply.has_content() else 0
-        books.traffic = books.traffic.plus(raw_up_bytes=bytes_up, framed_up_bytes=_shim.framed_bytes(reply))
+        bytes_up = array_bytes(reply.content) if reply.has_content() else 0
+        books.traffic = books.traffic.plus(raw_up_bytes=bytes_up, framed_up_bytes=framed_bytes(reply))
         outcome = self._judge(reply, entry.task)
         if isinstance(outcome, Update):
             self._acknowledge(entry.task)
@@ -242,7 +266,10 @@ class Exchange:
 
     def _expire(self, version: int) -> list[Arrival]:
         """Give up the tasks whose time is over."""
-        over = {key: e for key, e in self._books.open.items() if e.task.expires_s <= self.clock_s}
+        over = {}
+        while self._next_expiry_s() <= self.clock_s:
+            _, message_id = heapq.heappop(self._books.expiries)
+            over[message_id] = self._books.open[message_id]
         return self._give_up(over, EXPIRED, "no answer before the task expired", version)
 
     def _give_up(self, entries: Mapping[str, _Open], code: str, reason: str, version: int) -> list[Arrival]:
@@ -254,9 +281,9 @@ class Exchange:
 
     def _close(self, message_id: str, code_of_another: str) -> None:
         """End a task; remember for a while what another reply to it would be."""
-        del self._books.open[message_id]
+        self._books.working.discard(self._books.open.pop(message_id).task.client_id)
         self._books.closed[message_id] = code_of_another
-        while len(self._books.closed) > 4 * len(self.nodes):
+        while len(self._books.closed) > min(4 * len(self.nodes), _MOST_CLOSED_REMEMBERED):
             del self._books.closed[next(iter(self._books.closed))]
 
     def _arrival(self, entry: _Open, outcome: Update | Rejection, version: int, bytes_up: int = 0) -> Arrival:
@@ -319,7 +346,7 @@ class Exchange:
         grid_arrays = {key.removeprefix("grid/"): a for key, a in arrays.items() if key.startswith("grid/")}
         self.grid.restore(tree["grid"], grid_arrays)
         shared: dict[str, dict[str, np.ndarray]] = {}
-        open_tasks = {}
+        open_tasks: dict[str, _Open] = {}
         for entry in tree["open"]:
             names = entry["weights"]
             weights = shared.setdefault(repr(names), {key: arrays[name] for key, name in names.items()})
@@ -335,13 +362,14 @@ class Exchange:
             )
             open_tasks[entry["message"]] = _Open(task, entry["sent_s"], entry["bytes_down"])
         self._books = _Books(
-            open=open_tasks,
             closed=dict(tree["closed"]),
             acknowledged={int(client): number for client, number in tree["acknowledged"].items()},
             rejections=Counter({int(client): count for client, count in tree["rejections"].items()}),
             traffic=Traffic(**tree["traffic"]),
             refused=Counter(tree["refused"]),
         )
+        for message_id, opened in open_tasks.items():
+            self._open(message_id, opened)
 
 
 def _expiring(task: Task, expires_s: float) -> Task:

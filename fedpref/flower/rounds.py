@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedpref.errors import FederationError
-from fedpref.flower.exchange import Exchange
+from fedpref.flower.exchange import EXPIRED, LATE, LOST, Exchange
 from fedpref.flower.timed import Snapshot
 from fedpref.seeds import generator
-from fedpref.types import Arrival, ClientId, ClientRule, Fold, Fresh, Strategy, Weights
+from fedpref.types import Arrival, ClientId, ClientRule, Fold, Fresh, Strategy, Task, Weights
 
 __all__ = ["FailedRoundError", "RoundOutcome", "Rounds", "fresh_from"]
 
 # Backstops against runs that would never end.
 _MOST_FAILURES_PER_CLIENT = 1000
 _MOST_ROUNDS_PER_UPDATE = 100
+# Rounds in a row that devices and links may spoil: clients that fail are a fault, devices that go are not.
+_MOST_LOST_ROUNDS = 100
+_DEVICE_CODES = frozenset({EXPIRED, LATE, LOST})
 
 
 def fresh_from(rule: ClientRule, seed: int) -> Fresh:
@@ -46,12 +50,16 @@ class RoundOutcome(NamedTuple):
         arrivals: ends of tasks, failures included, in task-number order.
         fold: what the strategy made of them.
         clock_s: time at the end of the round.
+        waited_s: time for which nobody was there to work.
+        waited_until_s: when that was over.
     """
 
     step: int
     arrivals: Sequence[Arrival]
     fold: Fold
     clock_s: float
+    waited_s: float = 0.0
+    waited_until_s: float = 0.0
 
 
 class Rounds:
@@ -63,6 +71,7 @@ class Rounds:
         clients: the population.
         seed: the run's seed.
         max_failed_rounds: rounds in a row without one accepted answer that end the federation.
+        max_wait_s: longest time for which nobody may be there to work.
         state: the strategy's whole memory.
         version: server updates so far.
         step: rounds so far.
@@ -78,12 +87,14 @@ class Rounds:
         seed: int,
         horizon: int,
         max_failed_rounds: int = 1,
+        max_wait_s: float = math.inf,
     ) -> None:
         self.strategy = strategy
         self.exchange = exchange
-        self.clients = tuple(clients)
+        self.clients = clients
         self.seed = seed
         self.max_failed_rounds = max_failed_rounds
+        self.max_wait_s = max_wait_s
         self.state = strategy.init(fresh, self.clients, horizon, generator(seed, "init"))
         self.version = 0
         self.step = 0
@@ -92,19 +103,22 @@ class Rounds:
         self._failures = 0
         self._failed_clients: set[ClientId] = set()
         self._rounds_since_update = 0
+        self._nobody_since_s = math.inf  # when the last work ended, while there is none
 
     def advance(self) -> RoundOutcome:
         """Plan, wait and fold once.
 
         Raises:
-            FederationError: nothing to do and nothing in flight, no client answers any more, or the
-                strategy waits for a moment that is past or never changes its models.
+            FederationError: nothing to do and nothing in flight, nobody comes online or answers any more,
+                or the strategy waits for a moment that is past or never changes its models.
         """
-        exchange, step, started_s = self.exchange, self.step, self.exchange.clock_s
-        idle = exchange.idle(self.clients)
+        exchange, step = self.exchange, self.step
+        waited_s = self._await_clients()
+        started_s, idle = exchange.clock_s, exchange.idle()
         rng = generator(self.seed, "plan", step)
         planned, plan = self.strategy.plan(self.state, idle, exchange.clock_s, rng)
-        if not plan.tasks and not exchange.num_in_flight:
+        is_appointment = started_s < plan.wait.until_s < math.inf
+        if not plan.tasks and not exchange.num_in_flight and not is_appointment:
             raise FederationError(
                 f"round {step + 1}: nobody works: {len(idle)} of {len(self.clients)} clients are online and "
                 f"idle at t={exchange.clock_s:g} s, and the strategy planned no task"
@@ -122,10 +136,38 @@ class Rounds:
                 "begins; until_s is a moment on the clock, not a duration"
             )
         self._count_failures(arrivals)
+        stood_still_s = self._count_wait(tasks, arrivals, started_s)
         fold = self.strategy.fold(planned, arrivals, exchange.clock_s, generator(self.seed, "fold", step))
         self._count_still_rounds(arrivals, fold)
         self.state, self.version, self.step = fold.state, self.version + fold.updated, step + 1
-        return RoundOutcome(step, arrivals, fold, exchange.clock_s)
+        until_s = exchange.clock_s if stood_still_s else started_s
+        return RoundOutcome(step, arrivals, fold, exchange.clock_s, waited_s + stood_still_s, until_s)
+
+    def _await_clients(self) -> float:
+        """Let time pass until there is somebody who works or can work; the seconds that passed."""
+        exchange, started_s = self.exchange, self.exchange.clock_s
+        if exchange.num_in_flight or len(exchange.idle()):
+            return 0.0
+        since_s = min(self._nobody_since_s, started_s)
+        if not exchange.grid.await_online(since_s + self.max_wait_s):
+            raise self._nobody(since_s)
+        return exchange.clock_s - started_s
+
+    def _count_wait(self, tasks: Sequence[Task], arrivals: Sequence[Arrival], started_s: float) -> float:
+        """Seconds of a round in which nobody worked: a strategy may wait for better times, not for ever."""
+        if tasks or arrivals or self.exchange.num_in_flight:
+            self._nobody_since_s = math.inf
+            return 0.0
+        self._nobody_since_s = min(self._nobody_since_s, started_s)
+        if self.exchange.clock_s - self._nobody_since_s > self.max_wait_s:
+            raise self._nobody(self._nobody_since_s)
+        return self.exchange.clock_s - started_s
+
+    def _nobody(self, since_s: float) -> FederationError:
+        return FederationError(
+            f"round {self.step + 1}: nobody has worked since t={since_s:g} s and the limit max_wait_s="
+            f"{self.max_wait_s:g} is over; raise it, or let the fleet's devices be online more often"
+        )
 
     def _count_failures(self, arrivals: Sequence[Arrival]) -> None:
         """Stop when nobody answers; as long as a client is at work that has not failed, there is hope."""
@@ -140,7 +182,8 @@ class Rounds:
         if not failed or (is_hopeful and self._failures < _MOST_FAILURES_PER_CLIENT * len(self.clients)):
             return
         self._failed_rounds, self._failures, self._failed_clients = self._failed_rounds + 1, 0, set()
-        if self._failed_rounds >= self.max_failed_rounds:
+        is_device = all(arrival.code in _DEVICE_CODES for arrival in failed)
+        if self._failed_rounds >= (_MOST_LOST_ROUNDS if is_device else self.max_failed_rounds):
             first = failed[0]
             reason = first.detail.strip().splitlines()[-1:]  # of a traceback, the exception itself
             raise FailedRoundError(
@@ -172,6 +215,7 @@ class Rounds:
             "failures": self._failures,
             "failed_clients": sorted(self._failed_clients),
             "rounds_since_update": self._rounds_since_update,
+            "nobody_since_s": self._nobody_since_s if math.isfinite(self._nobody_since_s) else None,
         }
         return {"rounds": counters, "exchange": tree}, arrays
 
@@ -184,4 +228,6 @@ class Rounds:
         self._failed_rounds, self._failures = counters["failed_rounds"], counters["failures"]
         self._failed_clients = set(counters["failed_clients"])
         self._rounds_since_update = counters["rounds_since_update"]
+        since_s = counters["nobody_since_s"]
+        self._nobody_since_s = math.inf if since_s is None else since_s
         self.state = state

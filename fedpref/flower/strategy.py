@@ -92,7 +92,8 @@ class AsFlower(NativeStrategy):  # type: ignore[misc]  # Flower is untyped here
         timed = grid if isinstance(grid, TimedGrid) else WallGrid(grid)
         nodes = await_nodes(timed, self._num_clients, timeout)
         exchange = Exchange(timed, nodes, self._seed, self._limits, patience_s=timeout)
-        rounds = Rounds(self._strategy, exchange, range(len(nodes)), fresh, self._seed, num_rounds)
+        clients = range(len(nodes))
+        rounds = Rounds(self._strategy, exchange, clients, fresh, self._seed, num_rounds, max_wait_s=timeout)
         result = Result()
         for round_index in range(num_rounds + 1):
             if round_index:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -42,7 +42,19 @@ class TimedGrid(Protocol):
         """Send; one id a message, None for a message that could not be sent."""
         ...
 
-    def next_arrivals(self, message_ids: Sequence[str], until_s: float) -> Sequence[Message]:
+    def online(self, nodes: Sequence[int]) -> range | np.ndarray:
+        """Positions of those of ``nodes`` that are online now, ascending; a range where all are.
+
+        Args:
+            nodes: the first of the grid's ``nodes``, or all.
+        """
+        ...
+
+    def await_online(self, until_s: float) -> bool:
+        """Let time pass until somebody is online, or until ``until_s``; True if somebody is."""
+        ...
+
+    def next_arrivals(self, message_ids: Collection[str], until_s: float) -> Sequence[Message]:
         """Let time pass until a reply to one of ``message_ids`` arrives, or until ``until_s``.
 
         Returns:
@@ -93,7 +105,21 @@ class WallGrid:
         """Push one by one, since Flower's grids leave out of one answer what they could not send."""
         return [next(iter(self.grid.push_messages([message])), None) for message in messages]
 
-    def next_arrivals(self, message_ids: Sequence[str], until_s: float) -> list[Message]:
+    def online(self, nodes: Sequence[int]) -> np.ndarray:
+        """Positions of those of ``nodes`` that Flower has at the moment."""
+        there = set(self.grid.get_node_ids())
+        return np.array([i for i, node in enumerate(nodes) if node in there], dtype=np.int64)
+
+    def await_online(self, until_s: float) -> bool:
+        """Poll until a node is there or the clock reaches ``until_s``."""
+        while not self.nodes:
+            left_s = until_s - self.clock_s
+            if left_s <= 0:
+                return False
+            time.sleep(min(_POLL_S, left_s))
+        return True
+
+    def next_arrivals(self, message_ids: Collection[str], until_s: float) -> list[Message]:
         """Poll until something comes or the clock reaches ``until_s``."""
         while True:
             self._drain()

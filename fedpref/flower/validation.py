@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedpref.errors import ConfigurationError
-from fedpref.flower.wire import FLAT, NUM_EXAMPLES, decode_array, schema_from, split
+from fedpref.flower.records import decoded, of_kind
+from fedpref.flower.wire import FLAT, NUM_EXAMPLES, schema_from, split
 from fedpref.types import Schema, Task, Update, Weights
 
 __all__ = ["Rejection", "ReplyLimits", "expected_schema", "validate_reply"]
@@ -88,7 +89,7 @@ def validate_reply(
         _check_norm(delta, limits)
     except _Refused as refused:
         return refused.rejection
-    return Update({key: weights[key] for key in sorted(weights)}, delta, num_pairs, metrics)
+    return Update({key: weights[key] for key in sorted(weights)}, delta, num_pairs, metrics, task.client_id)
 
 
 def expected_schema(task: Task) -> Schema:
@@ -103,7 +104,8 @@ def expected_schema(task: Task) -> Schema:
 
 def _check_size(content: RecordDict, limits: ReplyLimits) -> None:
     # The length of the bytes, not the declared shape: the declaration is the client's word.
-    size = sum(len(array.data) for record in content.array_records.values() for array in record.values())
+    records = of_kind(content, ArrayRecord).values()
+    size = sum(len(array.data) for record in records for array in record.values())
     if size > limits.max_reply_bytes:
         raise _Refused(
             "size", f"reply is {size / _GIB:.1f} GiB, limit {limits.max_reply_bytes / _GIB:.1f} GiB"
@@ -111,7 +113,7 @@ def _check_size(content: RecordDict, limits: ReplyLimits) -> None:
 
 
 def _check_task(content: RecordDict, task: Task) -> None:
-    for record in content.config_records.values():
+    for record in of_kind(content, ConfigRecord).values():
         answered = record.get("task", task.number)
         if answered != task.number:
             raise _Refused("wrong_task", f"answers task {answered!r:.40}, asked was task {task.number}")
@@ -120,9 +122,10 @@ def _check_task(content: RecordDict, task: Task) -> None:
 def _read_metrics(
     content: RecordDict, limits: ReplyLimits, shard_pairs: int | None
 ) -> tuple[int, dict[str, float]]:
-    if len(content.metric_records) > 1:
-        raise _Refused("type", f"one metric record expected, got {sorted(content.metric_records)!r:.80}")
-    record: Mapping[str, object] = next(iter(content.metric_records.values()), MetricRecord())
+    records = of_kind(content, MetricRecord)
+    if len(records) > 1:
+        raise _Refused("type", f"one metric record expected, got {sorted(records)!r:.80}")
+    record: Mapping[str, object] = next(iter(records.values()), MetricRecord())
     if NUM_EXAMPLES not in record:
         raise _Refused("missing_metric", f"metric '{NUM_EXAMPLES}' missing; got {sorted(record)!r:.80}")
     num_pairs = _read_num_pairs(record[NUM_EXAMPLES], limits, shard_pairs)
@@ -156,11 +159,12 @@ def _is_finite(value: int | float) -> bool:
 
 def _read_weights(content: RecordDict) -> dict[str, np.ndarray]:
     """Arrays of a reply by name, in whatever dtype and shape they have."""
-    if len(content.array_records) > 1:
-        raise _Refused("keys", f"one array record expected, got {sorted(content.array_records)!r:.80}")
-    record: Mapping[str, Array] = next(iter(content.array_records.values()), {})
+    records = of_kind(content, ArrayRecord)
+    if len(records) > 1:
+        raise _Refused("keys", f"one array record expected, got {sorted(records)!r:.80}")
+    record: Mapping[str, Array] = next(iter(records.values()), {})
     arrays = {key: _decoded(key, record[key]) for key in record}
-    manifest = next((r["manifest"] for r in content.config_records.values() if "manifest" in r), None)
+    manifest = next((r["manifest"] for r in of_kind(content, ConfigRecord).values() if "manifest" in r), None)
     if manifest is None or set(arrays) != {FLAT}:
         return arrays
     flat = arrays[FLAT]
@@ -174,7 +178,7 @@ def _read_weights(content: RecordDict) -> dict[str, np.ndarray]:
 
 def _decoded(key: str, array: Array) -> np.ndarray:
     try:
-        return decode_array(array)
+        return decoded(array)
     except Exception as error:  # NumPy's parser fails in any way on bytes that are no array
         raise _Refused("type", f"array '{key:.40}' cannot be decoded without pickle") from error
 

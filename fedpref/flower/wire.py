@@ -14,16 +14,17 @@ and are answered in the form in which they came.
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedpref.errors import ConfigurationError
+from fedpref.flower.records import decoded, flat_array, of_kind
 from fedpref.types import ClientId, Reply, Scalar, Schema, Settings, Task, Weights
 
 __all__ = [
@@ -33,14 +34,13 @@ __all__ = [
     "Packed",
     "Received",
     "answer",
-    "decode_array",
     "manifest_of",
     "message_type",
     "named_arrays",
     "named_weights",
+    "outline",
     "pack",
     "python_scalar",
-    "raw_bytes",
     "receive",
     "schema_from",
     "schema_of",
@@ -84,7 +84,7 @@ def pack(weights: Weights) -> Packed:
             )
     flats = [weights[key].ravel() for key in sorted(weights)]
     flat = np.concatenate(flats) if flats else np.zeros(0, np.float32)
-    return Packed(Array(flat), manifest_of(schema_of(weights)))
+    return Packed(flat_array(flat), manifest_of(schema_of(weights)))
 
 
 def split(flat: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
@@ -137,18 +137,6 @@ def _is_length(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def decode_array(array: Array) -> np.ndarray:
-    """The NumPy array in a Flower array, a copy; never unpickles, never opens archives.
-
-    Raises:
-        Exception: of any kind that NumPy's parser has for bytes that are no array.
-    """
-    decoded = np.lib.format.read_array(io.BytesIO(array.data), allow_pickle=False)
-    if decoded.nbytes > len(array.data):
-        raise ValueError("the array is larger than its bytes")
-    return decoded
-
-
 def named_arrays(weights: Weights) -> ArrayRecord:
     """Weights as one Flower array a name, the form that stock Flower strategies expect."""
     return ArrayRecord({key: Array(np.asarray(weights[key], np.float32)) for key in sorted(weights)})
@@ -162,29 +150,13 @@ def named_weights(record: ArrayRecord) -> dict[str, np.ndarray]:
     """
     weights = {}
     for key in sorted(record):
-        array = decode_array(record[key])
+        array = decoded(record[key])
         if not np.issubdtype(array.dtype, np.floating):
             raise ConfigurationError(
                 f"array '{key}' has dtype {array.dtype}: only floating-point arrays travel"
             )
         weights[key] = array.astype(np.float32)
     return weights
-
-
-def raw_bytes(content: RecordDict) -> int:
-    """Bytes of tensor data in records, without names and NumPy's headers."""
-    return sum(
-        len(array.data) - _header_bytes(array.data)
-        for record in content.array_records.values()
-        for array in record.values()
-    )
-
-
-def _header_bytes(data: bytes) -> int:
-    """Length of the header of a version 1 ``.npy``; 0 for bytes that are none."""
-    if data[:7] != b"\x93NUMPY\x01" or len(data) < 10:
-        return 0
-    return min(len(data), 10 + int.from_bytes(data[8:10], "little"))
 
 
 # ---------------------------------------------------------------------------------------- down
@@ -256,13 +228,36 @@ def receive(message: Message, client_id: ClientId, seed: int, own: Mapping[str, 
     Raises:
         ConfigurationError: a stock message whose arrays are not the rule's.
     """
-    config = _only(message.content.config_records)
-    arrays = _only(message.content.array_records)
+    config = _only(of_kind(message.content, ConfigRecord))
+    arrays = _only(of_kind(message.content, ArrayRecord))
     if "manifest" not in config:
         return _receive_stock(message.metadata.message_type, config, arrays, client_id, seed, own)
-    task = Task(
+    task = _task(config, client_id, split(decoded(arrays[FLAT]), schema_from(config["manifest"])))
+    return Received(task, (config["seed"], "task", task.number), config["acknowledged"], True)
+
+
+def outline(message: Message, client_id: ClientId) -> Task | None:
+    """The task of a message without looking at its arrays; None for a stock message.
+
+    Its weights have the names and shapes of those sent, but are read-only zeros that take no memory.
+
+    Raises:
+        Exception: of any kind, for a message that no server of ours has sent.
+    """
+    config = _only(of_kind(message.content, ConfigRecord))
+    return _task(config, client_id, _hollow(config["manifest"])) if "manifest" in config else None
+
+
+@lru_cache(maxsize=64)  # as many models as are in use at a time, or more
+def _hollow(manifest: str) -> Weights:
+    zero = np.zeros((), np.float32)
+    return {key: np.broadcast_to(zero, shape) for key, shape in schema_from(manifest).items()}
+
+
+def _task(config: ConfigRecord, client_id: ClientId, weights: Weights) -> Task:
+    return Task(
         client_id=client_id,
-        weights=split(decode_array(arrays[FLAT]), schema_from(config["manifest"])),
+        weights=weights,
         kind=config["kind"],
         settings={key.removeprefix(_SETTING): v for key, v in config.items() if key.startswith(_SETTING)},
         reply=schema_from(config["reply"]) if "reply" in config else None,
@@ -270,7 +265,6 @@ def receive(message: Message, client_id: ClientId, seed: int, own: Mapping[str, 
         number=config["task"],
         version=config["version"],
     )
-    return Received(task, (config["seed"], "task", task.number), config["acknowledged"], True)
 
 
 def _receive_stock(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from fedpref.maths.weights import weighted_sum
 from fedpref.types import ClientId, Combined, Update, Weights
 
-__all__ = ["WeightedMean", "normalised"]
+__all__ = ["WeightedMean", "normalised", "weight_metrics"]
 
 
 def normalised(shares: Sequence[float]) -> list[float]:
@@ -25,15 +25,33 @@ def normalised(shares: Sequence[float]) -> list[float]:
     return [float(share) / total for share in shares]
 
 
+def weight_metrics(updates: Sequence[Update], shares: Sequence[float]) -> Mapping[str, float]:
+    """For the log: sum and largest of the weights ``p_i factor_i``, and the effective number of updates.
+
+    That is ``(sum w)^2 / sum w^2``: the number of updates where all weigh the same, towards 1 where one
+    outweighs the others.
+    """
+    weights = np.asarray(normalised(shares)) * [update.factor for update in updates]
+    total, squares = float(weights.sum()), float(np.sum(weights**2))
+    return {
+        "weight_sum": total,
+        "weight_max": float(weights.max()),
+        "effective_updates": total**2 / squares if squares > 0 else 0.0,
+    }
+
+
 @dataclass(frozen=True)
 class WeightedMean:
-    """``delta = sum_i p_i delta_i`` with ``p_i = shares_i / sum(shares)``, in float64.
+    """``delta = sum_i p_i factor_i delta_i`` with ``p_i = shares_i / sum(shares)``, in float64.
 
     Applied to LoRA factors this is the operator "avg": A and B are averaged apart, and
     ``lora_interference`` in the log says how far that is from averaging the products BA.
 
     Source: McMahan et al. 2017 (FedAvg), algorithm 1.
     """
+
+    def init(self, clients: Sequence[ClientId]) -> None:
+        """Nothing to remember."""
 
     def __call__(
         self,
@@ -42,13 +60,17 @@ class WeightedMean:
         shares: Sequence[float],
         cohort: Sequence[ClientId],
         rng: np.random.Generator,
+        memory: None = None,
     ) -> Combined:
         """Average ``updates``; see ``fedpref.types.Combine``."""
         from fedpref.maths.lora import interference
 
         parts = normalised(shares)
-        gap = interference([update.weights for update in updates], parts)
+        gap = interference(base, updates, parts)
         return Combined(
-            weighted_sum([update.delta for update in updates], parts),
+            weighted_sum(
+                [update.delta for update in updates],
+                [part * update.factor for part, update in zip(parts, updates, strict=True)],
+            ),
             {} if gap is None else {"lora_interference": gap},
         )

@@ -6,6 +6,10 @@ With ``W_i = B_i A_i`` and shares p, the bias of averaging factors is exactly
 truncates them to rank r. Operators that change the backbone (FedEx-LoRA, FLoRA) are not offered:
 the backbone is shared and frozen.
 
+An update may be stale (its client received another model than the one that is stepped) or count
+``factor`` times. With w_i = p_i factor_i the exact mean product is then
+``B A + sum_i w_i (B_i A_i - B_0i A_0i)``: the base, moved by what each client changed in its own product.
+
 Keys follow PEFT: ``….lora_A.weight`` of shape (r, d_in) beside ``….lora_B.weight`` of shape (d_out, r).
 """
 
@@ -21,7 +25,15 @@ from fedpref.maths.combine import WeightedMean, normalised
 from fedpref.maths.weights import weighted_sum
 from fedpref.types import ClientId, Combined, Update, Weights
 
-__all__ = ["FreezeA", "SvdMean", "factor_pairs", "interference", "truncated_mean", "turned_towards"]
+__all__ = [
+    "FreezeA",
+    "SvdMean",
+    "factor_pairs",
+    "interference",
+    "mean_terms",
+    "truncated_mean",
+    "turned_towards",
+]
 
 A_SUFFIX, B_SUFFIX = ".lora_A.weight", ".lora_B.weight"
 
@@ -39,26 +51,63 @@ def factor_pairs(weights: Weights) -> list[tuple[str, str]]:
     return [(stem + A_SUFFIX, stem + B_SUFFIX) for stem in stems]
 
 
-def interference(locals_: Sequence[Weights], parts: Sequence[float]) -> float | None:
+def mean_terms(
+    base: Weights, updates: Sequence[Update], parts: Sequence[float]
+) -> tuple[list[Weights], list[float]]:
+    """Models and their signs and weights, whose products BA sum to the exact mean product.
+
+    Of fresh updates that count once these are the local weights with their shares. Otherwise the base keeps
+    what they leave, and of a stale update what its client received is taken away again.
+
+    Args:
+        base: the model that is stepped.
+        updates: the answers.
+        parts: shares that sum to one, before the updates' factors.
+
+    Returns:
+        Models with LoRA factors, and the coefficient of each; the coefficients sum to one.
+    """
+    keys = [key for pair in factor_pairs(base) for key in pair]
+    locals_, weights = [update.weights for update in updates], _counted(updates, parts)
+    received, taken = [], []
+    for update, weight in zip(updates, weights, strict=True):
+        sent = {key: update.weights[key].astype(np.float64) - update.delta[key] for key in keys}
+        if any(not np.array_equal(sent[key], base[key]) for key in keys):
+            received.append(sent)
+            taken.append(weight)
+    if not received and all(update.factor == 1 for update in updates):
+        return locals_, weights
+    left = 1.0 - (sum(weights) - sum(taken))  # what is taken from received models is not from the base
+    return [base, *locals_, *received], [left, *weights, *(-weight for weight in taken)]
+
+
+def interference(base: Weights, updates: Sequence[Update], parts: Sequence[float]) -> float | None:
     """Relative bias of averaging factors, ``||mean(BA) - mean(B) mean(A)|| / ||mean(BA)||``.
 
     Frobenius norms over all adapted matrices together; None without LoRA factors, 0 where all
-    products vanish. Computed from the r-rank cores, never from d_out x d_in products of the backbone.
+    products vanish.
 
     Args:
-        locals_: local weights of each client.
-        parts: shares that sum to one.
+        base: the model that is stepped.
+        updates: the answers.
+        parts: shares that sum to one, before the updates' factors.
     """
-    gap = mean_norm = 0.0
-    pairs = factor_pairs(locals_[0])
-    for key_a, key_b in pairs:
-        a, b = _stack(locals_, key_a), _stack(locals_, key_b)  # (m, r, d_in), (m, d_out, r)
-        p = np.asarray(parts)[:, None, None]
-        gap += _squared_norm_of_sum(p * (b - (p * b).sum(0)), a - (p * a).sum(0))
-        mean_norm += _squared_norm_of_sum(p * b, a)
+    pairs = factor_pairs(base)
     if not pairs:
         return None
+    models, coefficients = mean_terms(base, updates, parts)
+    gap = mean_norm = 0.0
+    for key_a, key_b in pairs:
+        a, b = _stack(models, key_a), _stack(models, key_b)  # (terms, r, d_in), (terms, d_out, r)
+        c = np.asarray(coefficients)[:, None, None]
+        # the coefficients sum to one, so the identity above holds with their signs
+        gap += _squared_norm_of_sum(c * (b - (c * b).sum(0)), a - (c * a).sum(0))
+        mean_norm += _squared_norm_of_sum(c * b, a)
     return float(np.sqrt(gap / mean_norm)) if mean_norm > 0 else 0.0
+
+
+def _counted(updates: Sequence[Update], parts: Sequence[float]) -> list[float]:
+    return [part * update.factor for part, update in zip(parts, updates, strict=True)]
 
 
 def _stack(terms: Sequence[Weights], key: str) -> np.ndarray:
@@ -66,9 +115,11 @@ def _stack(terms: Sequence[Weights], key: str) -> np.ndarray:
 
 
 def _squared_norm_of_sum(b: np.ndarray, a: np.ndarray) -> float:
-    """``||sum_i b_i a_i||_F^2`` from the m*r x m*r Gram matrices of the stacked factors."""
+    """``||sum_i b_i a_i||_F^2`` from the product or, where they are smaller, Gram matrices."""
     left = np.concatenate(list(b), axis=1)  # (d_out, m r)
     right = np.concatenate(list(a), axis=0)  # (m r, d_in)
+    if len(right) ** 2 > len(left) * right.shape[1]:
+        return float(np.sum((left @ right) ** 2))
     return max(0.0, float(np.vdot(left.T @ left, right @ right.T)))
 
 
@@ -80,7 +131,7 @@ def truncated_mean(
     Args:
         b: stacked B factors, shape (m, d_out, r).
         a: stacked A factors, shape (m, r, d_in).
-        parts: shares that sum to one, length m.
+        parts: coefficients p of either sign, length m.
 
     Returns:
         ``B = U sqrt(S)`` of shape (d_out, r), ``A = sqrt(S) V^T`` of shape (r, d_in), and
@@ -139,6 +190,9 @@ class SvdMean:
     Source: best rank-r approximation (Eckart and Young 1936) of the exact mean.
     """
 
+    def init(self, clients: Sequence[ClientId]) -> None:
+        """Nothing to remember."""
+
     def __call__(
         self,
         base: Weights,
@@ -146,6 +200,7 @@ class SvdMean:
         shares: Sequence[float],
         cohort: Sequence[ClientId],
         rng: np.random.Generator,
+        memory: None = None,
     ) -> Combined:
         """Combine ``updates``; see ``fedpref.types.Combine``.
 
@@ -154,12 +209,12 @@ class SvdMean:
         """
         pairs = _pairs_or_refuse(base, "svd")
         parts = normalised(shares)
-        delta = dict(weighted_sum([update.delta for update in updates], parts))
+        delta = dict(weighted_sum([update.delta for update in updates], _counted(updates, parts)))
+        models, coefficients = mean_terms(base, updates, parts)
         lost = []
         for key_a, key_b in pairs:
-            a = _stack([update.weights for update in updates], key_a)
-            b = _stack([update.weights for update in updates], key_b)
-            new_b, new_a, share_lost = truncated_mean(b, a, parts)
+            a, b = _stack(models, key_a), _stack(models, key_b)
+            new_b, new_a, share_lost = truncated_mean(b, a, coefficients)
             old_b, old_a = base[key_b].astype(np.float64), base[key_a].astype(np.float64)
             new_b, new_a = turned_towards(new_b, new_a, old_b, old_a)
             delta[key_a], delta[key_b] = new_a - old_a, new_b - old_b
@@ -174,6 +229,9 @@ class FreezeA:
     Source: Sun et al. 2024 (FFA-LoRA), arXiv:2403.12313.
     """
 
+    def init(self, clients: Sequence[ClientId]) -> None:
+        """Nothing to remember."""
+
     def __call__(
         self,
         base: Weights,
@@ -181,6 +239,7 @@ class FreezeA:
         shares: Sequence[float],
         cohort: Sequence[ClientId],
         rng: np.random.Generator,
+        memory: None = None,
     ) -> Combined:
         """Combine ``updates``; see ``fedpref.types.Combine``.
 
@@ -190,7 +249,7 @@ class FreezeA:
         for key_a, _ in _pairs_or_refuse(base, "freeze_a"):
             if any(np.any(update.delta[key_a]) for update in updates):
                 raise ConfigurationError(
-                    f"strategy.combine=freeze_a, but clients train {key_a}; set client.freeze_a=true"
+                    f"combine=freeze_a, but clients train {key_a}; set client.freeze_a=true"
                 )
         return WeightedMean()(base, updates, shares, cohort, rng)
 
@@ -199,7 +258,7 @@ def _pairs_or_refuse(base: Weights, name: str) -> list[tuple[str, str]]:
     pairs = factor_pairs(base)
     if not pairs:
         raise ConfigurationError(
-            f"strategy.combine={name} needs LoRA factors, but the client rule sends {sorted(base)}; "
-            "use client=lora_reward or strategy.combine=weighted_mean"
+            f"combine={name} needs LoRA factors, but the client rule sends {sorted(base)}; "
+            "use client=lora_reward or combine=weighted_mean"
         )
     return pairs

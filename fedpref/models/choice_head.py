@@ -23,7 +23,9 @@ from fedpref.models.lora_steps import take_steps
 from fedpref.models.selector_head import Trained
 from fedpref.models.text import require_text
 from fedpref.models.transformer import Checkpoint, load_causal_lm
-from fedpref.objectives.optimizers import OptimizerName
+from fedpref.objectives.batches import batch_size
+from fedpref.objectives.least_work import LeastWork
+from fedpref.objectives.optimizers import OptimizerName, copies_held
 from fedpref.objectives.selector import two_order_loss
 from fedpref.types import Pairs, Weights
 
@@ -116,10 +118,28 @@ class ChoiceHead:
             logits: np.ndarray = model.logits(asked, self.use_cache).double().cpu().numpy()
         return logits.reshape(-1, 2)
 
-    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> float:
-        """Counted work of ``both_orders``, in the transformer's layers."""
-        lora = self._model().lora
-        return float(self._num_tokens(pairs, rows) * lora.flops_per_token(self.use_cache, backward=False))
+    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> int:
+        """Counted work of ``both_orders``; see ``fedpref.models.work``."""
+        return self._model().lora.flops(self._asked(pairs, rows), self.use_cache, backward=False)
+
+    def least_work(self, pairs: Pairs, rows: np.ndarray, batch_pairs: int | None) -> LeastWork:
+        """What ``train`` counts at least: as if nothing were padded, unless a batch is all there is."""
+        is_whole = batch_size(len(rows), batch_pairs) == len(rows)
+        whole = self._step_flops(pairs, rows) if is_whole else None
+        texts = self.texts(pairs)
+        return self._model().lora.least_work([texts[row] for row in rows], self.use_cache, whole)
+
+    def training_bytes(self, pairs: Pairs, batch_pairs: int | None) -> int:
+        """The model, what its steps hold, kept activations, and those of a micro-batch on the way back."""
+        asked, lora = self._asked(pairs, np.arange(len(pairs))), self._model().lora
+        texts = min(TEXTS_A_PASS, 2 * batch_size(len(pairs), batch_pairs))
+        held = lora.memory_bytes(asked, self.use_cache, copies_held(self.optimizer))
+        return held + lora.activation_bytes(asked, texts)
+
+    def scoring_bytes(self, pairs: Pairs, num_selectors: int) -> int:
+        """The model, the selectors to be loaded into it, and kept activations."""
+        asked = self._asked(pairs, np.arange(len(pairs)))
+        return self._model().lora.memory_bytes(asked, self.use_cache, copies=num_selectors)
 
     def train(
         self,
@@ -138,9 +158,9 @@ class ChoiceHead:
                 both = model.logits(self._asked(pairs, micro), self.use_cache).reshape(-1, 2)
                 loss = two_order_loss(both, self.bias_penalty) * (len(micro) / len(rows))
                 loss.backward()  # type: ignore[no-untyped-call]
-            return self._num_tokens(pairs, rows)
+            return self._step_flops(pairs, rows)
 
-        skipped, num_tokens = take_steps(
+        skipped, flops = take_steps(
             model.lora,
             batches,
             backward,
@@ -151,8 +171,7 @@ class ChoiceHead:
             freeze_a=self.freeze_a,
             dropout=self.lora.dropout,
         )
-        flops = num_tokens * model.lora.flops_per_token(self.use_cache)
-        return Trained(model.lora.weights(), skipped, float(flops))
+        return Trained(model.lora.weights(), skipped, flops)
 
     def export(self, weights: Weights, folder: Path) -> None:
         """Write a PEFT adapter that loads without fedpref; see ``fedpref.models.export_choice``."""
@@ -183,10 +202,9 @@ class ChoiceHead:
         texts = self.texts(pairs)
         return [text for row in rows for text in texts[row]]
 
-    def _num_tokens(self, pairs: Pairs, rows: np.ndarray) -> int:
-        asked = self._asked(pairs, rows)
-        tokens = self._model().lora.tokens(asked)
-        return sum(len(tokens[text]) for text in asked)
+    def _step_flops(self, pairs: Pairs, rows: np.ndarray) -> int:
+        lora, micros = self._model().lora, self.micro_batches(pairs, rows)
+        return sum(lora.flops(self._asked(pairs, micro), self.use_cache) for micro in micros)
 
     def _model(self) -> ChoiceModel:
         return choice_model(self.checkpoint, self.lora, self.template, self.choices)

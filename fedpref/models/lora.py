@@ -16,6 +16,8 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.cache import ActivationCache, recall
 from fedpref.models.split import capture, injected, layer_list
 from fedpref.models.transformer import Checkpoint, encode, load_model, load_tokenizer
+from fedpref.models.work import Cost, cost, matrices_met
+from fedpref.objectives.least_work import LeastWork, least_work
 from fedpref.types import Weights
 
 __all__ = ["TEXTS_A_PASS", "Lora", "LoraModel", "lora_model"]
@@ -73,21 +75,73 @@ class LoraModel:
             raise ConfigurationError(
                 f"client.last_layers: {lora.last_layers} must be at most {count}, the model's layers"
             )
+        self._is_reward = any(hasattr(base, name) for name in _HEADS)
         self._first = count - lora.last_layers if lora.last_layers else 0
         self._layers = layer_list(base, count)
         self.peft = _with_lora(base, checkpoint, lora, range(self._first, count))
         self.trainable = _trainable(self.peft)
+        options = {} if self._is_reward else {"logits_to_keep": 1}
+        self._matrices = matrices_met(self.peft, self._layers[: self._first], **options)
 
     @property
     def is_split(self) -> bool:
         """True if there are frozen layers whose activations can be kept."""
         return self._first > 0
 
-    def flops_per_token(self, use_cache: bool, backward: bool = True) -> int:
-        """Operations of a training step per token: two a weight forward, two a trainable layer's back."""
-        sizes = [sum(p.numel() for p in layer.parameters()) for layer in self._layers]
-        suffix = sum(sizes[self._first :])
-        return 2 * (suffix if use_cache else sum(sizes)) + 2 * suffix * backward
+    def flops(self, texts: Sequence[str], use_cache: bool, backward: bool = True) -> int:
+        """Operations of one ``read`` of these texts, and of the way back; see ``fedpref.models.work``.
+
+        The frozen layers count where they run in every step; where their results are kept, they do not.
+        """
+        tokens, of_pass, total = self.tokens(texts), self._cost(use_cache, backward), 0
+        for some in _passes(tokens):
+            lengths = [len(tokens[text]) for text in some]
+            # A head over the vocabulary runs for every text wherever some text ends.
+            outputs = len(some) * (1 if self._is_reward else len(set(lengths)))
+            total += of_pass.flops(len(some), max(lengths), outputs)
+        return total
+
+    def least_work(
+        self, texts: Sequence[tuple[str, str]], use_cache: bool, whole: int | None = None
+    ) -> LeastWork:
+        """Least operations of training on pairs of texts; ``whole`` as in ``fedpref.objectives``."""
+        tokens = self.tokens([text for both in texts for text in both])
+        of_step = self._cost(use_cache, backward=True)
+        return least_work(texts, {text: of_step.flops(1, len(ids), 1) for text, ids in tokens.items()}, whole)
+
+    def memory_bytes(self, texts: Sequence[str], use_cache: bool, copies: int) -> int:
+        """All parameters, further copies of the trainable ones, and what is kept for these texts.
+
+        Kept, if the cache is used, is a hidden state in float32 for each token of each distinct text.
+
+        Args:
+            texts: all texts of a client.
+            use_cache: as in ``read``.
+            copies: arrays for each trainable parameter beside itself: gradient, moments, anchor.
+        """
+        model: int = sum(p.numel() * p.element_size() for p in self.peft.parameters())
+        trainable = sum(p.numel() * p.element_size() for p in self.trainable.values())
+        num_kept = sum(map(len, self.tokens(texts).values())) if use_cache and self.is_split else 0
+        return model + copies * trainable + 4 * int(self.peft.config.hidden_size) * num_kept
+
+    def activation_bytes(self, texts: Sequence[str], num_texts: int) -> int:
+        """Room for what ``num_texts`` of the texts, were they the longest, leave for the way back.
+
+        Counted are inputs and outputs of every matrix of the trainable layers, float32: about twice what
+        is left by layers whose neighbours share arrays, and nothing of attention, which leaves no scores.
+        """
+        longest = max((len(ids) for ids in self.tokens(texts).values()), default=0)
+        outputs = num_texts if self._is_reward else num_texts * min(num_texts, TEXTS_A_PASS)
+        times = {True: num_texts * longest, False: outputs}
+        run = [matrix for matrix in self._matrices if not matrix.is_kept]
+        return sum(4 * (m.inputs + m.outputs) * times[m.is_per_token] for m in run)
+
+    def _cost(self, use_cache: bool, backward: bool) -> Cost:
+        config = self.peft.config
+        heads = int(config.num_attention_heads)
+        width = heads * int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+        frozen = self._first
+        return cost(self._matrices, width, frozen, len(self._layers) - frozen, use_cache, backward)
 
     def fresh(self, rng: np.random.Generator, head_std: float, b_std: float = 0.0) -> dict[str, np.ndarray]:
         """Initial weights: A as in PEFT (uniform, He), B zero or Gaussian, the head Gaussian; float32."""
@@ -167,11 +221,9 @@ class LoraModel:
             use_cache: run the trainable layers only, from cached activations; else the whole model.
         """
         tokens = self.tokens(texts)
-        distinct = sorted(tokens, key=lambda text: (len(tokens[text]), text))
-        states = self.states(distinct) if use_cache and self.is_split else None
-        parts = []
-        for start in range(0, len(distinct), TEXTS_A_PASS):
-            some = distinct[start : start + TEXTS_A_PASS]
+        states = self.states(list(tokens)) if use_cache and self.is_split else None
+        passes, parts = _passes(tokens), []
+        for some in passes:
             inputs = self._inputs([tokens[text] for text in some])
             if states is None:
                 parts.append(output(inputs))
@@ -179,7 +231,7 @@ class LoraModel:
             cached = _padded([states[text] for text in some], 0.0).to(self.peft.device)
             with injected(self._layers[: self._first], self._layers[self._first], cached):
                 parts.append(output(inputs))
-        place = {text: row for row, text in enumerate(distinct)}
+        place = {text: row for row, text in enumerate(text for some in passes for text in some)}
         return torch.cat(parts)[[place[text] for text in texts]]
 
     def _rewards(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -192,6 +244,12 @@ class LoraModel:
             "input_ids": _padded(ids, pad).to(self.peft.device),
             "attention_mask": _padded([np.ones_like(row) for row in ids], 0).to(self.peft.device),
         }
+
+
+def _passes(tokens: Mapping[str, np.ndarray]) -> Sequence[Sequence[str]]:
+    """The texts in parts that run at once, those of about one length together."""
+    ordered = sorted(tokens, key=lambda text: (len(tokens[text]), text))
+    return [ordered[start : start + TEXTS_A_PASS] for start in range(0, len(ordered), TEXTS_A_PASS)]
 
 
 def _padded(rows: Sequence[np.ndarray], value: float) -> torch.Tensor:

@@ -31,7 +31,7 @@ def take_steps(
     Args:
         model: with the received weights, which are the anchor of the proximal term too.
         batches: row numbers.
-        backward: adds the gradient of a batch's loss, and returns the tokens that it ran.
+        backward: adds the gradient of a batch's loss, and returns the operations that it took.
         rng: gives the seed of the dropout, where there is one.
         lr: step size.
         optimizer: "adamw" (betas 0.9 and 0.95, no decay), or plain "sgd".
@@ -40,12 +40,12 @@ def take_steps(
         dropout: above 0 switches LoRA's dropout on.
 
     Returns:
-        Skipped steps, and tokens of those taken.
+        Skipped steps, and operations of all steps: the gradient of a skipped one was computed too.
     """
     trained = _trained(model, freeze_a)
     anchors = {key: parameter.detach().clone() for key, parameter in trained.items()}
     stepper = _optimizer(optimizer, list(trained.values()), lr)
-    skipped = num_tokens = 0
+    skipped = flops = 0
     with ExitStack() as stack:
         if dropout > 0:
             stack.enter_context(torch.random.fork_rng())
@@ -54,7 +54,7 @@ def take_steps(
             stack.callback(model.train_dropout, False)
         for rows in batches:
             stepper.zero_grad()
-            used = backward(rows)
+            flops += backward(rows)
             if not all(torch.isfinite(_gradient(p)).all() for p in trained.values()):
                 skipped += 1
                 continue
@@ -62,8 +62,7 @@ def take_steps(
                 for key, parameter in trained.items():
                     _gradient(parameter).add_(parameter.detach() - anchors[key], alpha=mu)
             stepper.step()
-            num_tokens += used
-    return skipped, num_tokens
+    return skipped, flops
 
 
 def _optimizer(name: OptimizerName, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:

@@ -21,7 +21,9 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences, feature_sums
 from fedpref.models.selector_head import Trained
-from fedpref.objectives.optimizers import OptimizerName, stepper
+from fedpref.objectives.batches import batch_size
+from fedpref.objectives.least_work import LeastWork
+from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
 from fedpref.objectives.selector import pulls
 from fedpref.types import Pairs, Weights
 
@@ -94,9 +96,24 @@ class PairHead:
         with np.errstate(invalid="ignore", over="ignore"):  # not finite: whoever asked leaves it out
             return pair_logits(vector, differences[rows], sums[rows])
 
-    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> float:
+    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> int:
         """Two products of (rows, H), two operations an entry; features are taken as kept."""
-        return 4.0 * self.backbone.dim * len(rows)
+        return 4 * self.backbone.dim * len(rows)
+
+    def least_work(self, pairs: Pairs, rows: np.ndarray, batch_pairs: int | None) -> LeastWork:
+        """Two products forward and two back, for each pair: exactly what ``train`` counts."""
+        a_pair = 8 * self.backbone.dim
+        return LeastWork(a_pair * len(rows), range(0, a_pair * len(rows) + 1, a_pair))
+
+    def training_bytes(self, pairs: Pairs, batch_pairs: int | None) -> int:
+        """Differences and sums of shard and batch, and the head with what its steps hold; float64."""
+        dim = self.backbone.dim
+        rows = len(pairs) + batch_size(len(pairs), batch_pairs)
+        return 8 * (2 * dim * rows + (2 * dim + 1) * (1 + copies_held(self.optimizer)))
+
+    def scoring_bytes(self, pairs: Pairs, num_selectors: int) -> int:
+        """Differences and sums of the shard, twice where all are picked, and the heads; float64."""
+        return 8 * (4 * self.backbone.dim * len(pairs) + (2 * self.backbone.dim + 1) * num_selectors)
 
     def train(
         self,
@@ -109,9 +126,10 @@ class PairHead:
         """One step on each batch of rows; draws nothing from ``rng``."""
         received, (differences, sums) = self._vector(weights), self._features(pairs)
         vector, step = received.copy(), stepper(self.optimizer, self.lr)
-        skipped = used_pairs = 0
+        skipped = seen_pairs = 0
         with np.errstate(invalid="ignore", over="ignore"):
             for rows in batches:
+                seen_pairs += len(rows)
                 gradient = pair_gradient(vector, differences[rows], sums[rows], self.bias_penalty)
                 if mu > 0:  # a branch: adding zero times something would not be bit for bit nothing
                     gradient = gradient + mu * (vector - received)
@@ -119,10 +137,9 @@ class PairHead:
                     skipped += 1
                     continue
                 vector = vector + step(gradient)
-                used_pairs += len(rows)
         sent = vector.astype(np.float32)
         trained = {WEIGHT: sent[None, :-1].copy(), BIAS: sent[-1:].copy()}
-        return Trained(trained, skipped, 8.0 * self.backbone.dim * used_pairs)
+        return Trained(trained, skipped, 8 * self.backbone.dim * seen_pairs)
 
     def export(self, weights: Weights, folder: Path) -> None:
         """Write ``head.safetensors`` and, in ``fedpref.json``, the identity of the features it is for."""

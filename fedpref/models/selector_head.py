@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from fedpref.objectives.least_work import LeastWork
 from fedpref.types import Pairs, Weights
 
 __all__ = ["SelectorHead", "Trained"]
@@ -19,12 +20,12 @@ class Trained(NamedTuple):
     Attributes:
         weights: float32.
         skipped: steps that were left out since a gradient was not finite.
-        flops: counted work.
+        flops: counted work of all steps, skipped ones included.
     """
 
     weights: Weights
     skipped: int
-    flops: float
+    flops: int
 
 
 class SelectorHead(Protocol):
@@ -56,8 +57,20 @@ class SelectorHead(Protocol):
         """
         ...
 
-    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> float:
+    def scoring_flops(self, pairs: Pairs, rows: np.ndarray) -> int:
         """Counted work of ``both_orders``."""
+        ...
+
+    def least_work(self, pairs: Pairs, rows: np.ndarray, batch_pairs: int | None) -> LeastWork:
+        """What ``train`` counts at least, for batches of ``batch_pairs`` of the pairs at ``rows``."""
+        ...
+
+    def training_bytes(self, pairs: Pairs, batch_pairs: int | None) -> int:
+        """Memory that ``train`` takes at most, with everything kept for these pairs."""
+        ...
+
+    def scoring_bytes(self, pairs: Pairs, num_selectors: int) -> int:
+        """Memory of ``both_orders`` for several selectors, one after the other."""
         ...
 
     def train(

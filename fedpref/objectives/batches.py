@@ -6,7 +6,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-__all__ = ["batches"]
+__all__ = ["batch_size", "batches", "epochs_and_rest"]
+
+
+def batch_size(num_pairs: int, batch_pairs: int | None) -> int:
+    """Pairs of a batch that is not cut short; arguments as in ``batches``."""
+    return num_pairs if batch_pairs is None else min(batch_pairs, num_pairs)
+
+
+def epochs_and_rest(num_pairs: int, batch_pairs: int | None, steps: int) -> tuple[int, int]:
+    """Whole epochs in ``steps`` batches, and pairs in the batches after them; arguments as in ``batches``."""
+    size = batch_size(num_pairs, batch_pairs)
+    epochs, further = divmod(steps, -(-num_pairs // size))
+    return epochs, further * size
 
 
 def batches(
@@ -26,7 +38,7 @@ def batches(
     Yields:
         Integer arrays of shape (at most batch_pairs,).
     """
-    size = num_pairs if batch_pairs is None else min(batch_pairs, num_pairs)
+    size = batch_size(num_pairs, batch_pairs)
     if size == num_pairs:
         for _ in range(steps):
             yield np.arange(num_pairs)

@@ -8,7 +8,7 @@ from fedpref.errors import ConfigurationError, FederationError
 from fedpref.objectives.margin import mean_loss
 from fedpref.types import Settings
 
-__all__ = ["reported_loss", "require", "require_progress", "steps_and_mu"]
+__all__ = ["num_steps", "reported_loss", "require", "require_progress", "steps_and_mu"]
 
 
 def require(holds: bool, key: str, value: object, must: str) -> None:
@@ -19,6 +19,18 @@ def require(holds: bool, key: str, value: object, must: str) -> None:
     """
     if not holds:
         raise ConfigurationError(f"client.{key}: {value} must be {must}")
+
+
+def num_steps(settings: Settings, local_steps: int) -> int:
+    """Local steps of a task: what its settings say, else the rule's own number.
+
+    Raises:
+        ConfigurationError: there are less than none.
+    """
+    steps = int(settings.get("local_steps", local_steps))
+    if steps < 0:
+        raise ConfigurationError(f"local_steps: {steps} must be at least 0")
+    return steps
 
 
 def steps_and_mu(settings: Settings, local_steps: int, lr: float) -> tuple[int, float]:
@@ -32,9 +44,7 @@ def steps_and_mu(settings: Settings, local_steps: int, lr: float) -> tuple[int, 
     Raises:
         ConfigurationError: negative steps, or a ``mu`` for which gradient steps on the proximal term diverge.
     """
-    steps, mu = int(settings.get("local_steps", local_steps)), float(settings.get("proximal_mu", 0.0))
-    if steps < 0:
-        raise ConfigurationError(f"local_steps: {steps} must be at least 0")
+    steps, mu = num_steps(settings, local_steps), float(settings.get("proximal_mu", 0.0))
     if not 0 <= mu * lr < 2:
         raise ConfigurationError(
             f"strategy.mu: {mu} with client.lr {lr} must satisfy 0 <= mu * lr < 2, or local steps diverge"

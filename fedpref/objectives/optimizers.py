@@ -7,10 +7,15 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-__all__ = ["OptimizerName", "Step", "stepper"]
+__all__ = ["OptimizerName", "Step", "copies_held", "stepper"]
 
 OptimizerName: TypeAlias = Literal["sgd", "adamw"]
 Step: TypeAlias = Callable[[np.ndarray], np.ndarray]
+
+
+def copies_held(optimizer: OptimizerName) -> int:
+    """Arrays that training holds beside a weight: its gradient, what was received, and two moments."""
+    return 4 if optimizer == "adamw" else 2
 
 
 def stepper(optimizer: OptimizerName, lr: float) -> Step:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from fedpref.report.svg import drawing, text
+
 __all__ = ["Curve", "Level", "curves_chart", "people_chart", "ticks"]
 
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52.0, 60.0, 14.0, 46.0
@@ -63,16 +65,18 @@ def curves_chart(
     x_is_whole: bool = False,
     width: float = 660.0,
     height: float = 300.0,
+    y_range: tuple[float, float] | None = None,
+    has_end_values: bool = True,
 ) -> str:
-    """Lines over a common x axis that starts at 0; the last value of each stands beside its end.
+    """Lines over a common x axis that starts at 0; with ``has_end_values`` the last one stands beside it.
 
     Every curve has at least one point; those of more than 400 are thinned. ``x_is_whole`` keeps fractions
-    off the x axis.
+    off the x axis, ``y_range`` is the y axis where it should not follow the values.
     """
     curves = [_thinned(curve) for curve in curves]
     x_high = max(max(curve.xs) for curve in curves) or 1.0
     values = [value for curve in curves for row in (curve.ys, curve.lows, curve.highs) for value in row]
-    y_low, y_high = _padded([*values, *(level.value for level in levels)])
+    y_low, y_high = y_range or _padded([*values, *(level.value for level in levels)])
     frame = _Frame(0.0, x_high, y_low, y_high, width, height)
     x_ticks = [x for x in ticks(0.0, x_high, 6 if width > 500 else 3) if not x_is_whole or x == round(x)]
     body = [_axes(frame, x_title, x_ticks, _number, y_format)]
@@ -81,12 +85,13 @@ def curves_chart(
         body.append(
             f'<line class="{level.style}" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
-        body.append(_text(_LEFT + 6, y - 5, level.label, "note"))
+        body.append(text(_LEFT + 6, y - 5, level.label, "note"))
     body += [_band(frame, curve) for curve in curves if curve.lows]
     body += [_line(frame, curve) for curve in curves]
-    for curve, y in zip(curves, _apart([frame.y(curve.ys[-1]) for curve in curves]), strict=True):
-        body.append(_text(width - _RIGHT + 9, y + 4, y_format(curve.ys[-1]), f"value {curve.style}"))
-    return _svg(body, width, height, f"{', '.join(curve.label for curve in curves)} over {x_title}")
+    ends = _apart([frame.y(curve.ys[-1]) for curve in curves]) if has_end_values else []
+    for curve, y in zip(curves, ends, strict=False):
+        body.append(text(width - _RIGHT + 9, y + 4, y_format(curve.ys[-1]), f"value {curve.style}"))
+    return drawing(body, width, height, f"{', '.join(curve.label for curve in curves)} over {x_title}")
 
 
 def people_chart(
@@ -124,7 +129,7 @@ def people_chart(
         is_at_edge = x > width - 190
         body.append(f'<line class="{level.style}" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{end:.1f}"/>')
         place, style = (x - 6, "note end") if is_at_edge else (x + 6, "note")
-        body.append(_text(place, 13 + 15 * (row % 2), level.label, style))
+        body.append(text(place, 13 + 15 * (row % 2), level.label, style))
     for number, column in enumerate(columns):
         x = frame.x(x_low + (number + 0.5) / _COLUMNS * (x_high - x_low))
         for place, index in enumerate(column):
@@ -135,7 +140,7 @@ def people_chart(
             body.append(
                 f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.2f}">{title}</circle>'
             )
-    return _svg(body, width, height, f"{x_title}: one dot for each of {len(values)} people")
+    return drawing(body, width, height, f"{x_title}: one dot for each of {len(values)} people")
 
 
 @dataclass(frozen=True)
@@ -166,10 +171,10 @@ def _axes(
         for value in ticks(frame.y_low, frame.y_high):
             y = frame.y(value)
             parts.append(f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
-            parts.append(_text(_LEFT - 8, y + 4, y_format(value), "tick end"))
+            parts.append(text(_LEFT - 8, y + 4, y_format(value), "tick end"))
     parts.append(f'<line class="base" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
-    parts += [_text(frame.x(value), bottom + 18, x_format(value), "tick middle") for value in x_ticks]
-    parts.append(_text((_LEFT + right) / 2, bottom + 38, x_title, "axis middle"))
+    parts += [text(frame.x(value), bottom + 18, x_format(value), "tick middle") for value in x_ticks]
+    parts.append(text((_LEFT + right) / 2, bottom + 38, x_title, "axis middle"))
     return "".join(parts)
 
 
@@ -225,12 +230,3 @@ def _apart(ys: Sequence[float], gap: float = 15.0) -> list[float]:
 
 def _number(value: float) -> str:
     return f"{value:g}"
-
-
-def _text(x: float, y: float, text: str, style: str) -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'
-
-
-def _svg(body: Sequence[str], width: float, height: float, label: str) -> str:
-    head = f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(label)}">'
-    return f"{head}{''.join(body)}</svg>"

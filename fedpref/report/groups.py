@@ -11,7 +11,7 @@ from fedpref.report.charts import Curve, Level, curves_chart
 from fedpref.report.membership import Membership, membership_chart
 from fedpref.report.runs import Run
 
-__all__ = ["GroupRow", "Groups", "groups_of"]
+__all__ = ["GroupRow", "Groups", "groups_of", "true_groups"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def groups_of(run: Run) -> Groups | None:
     return Groups(
         names=names,
         has_strays=any(None in state.groups for state in history),
-        membership=membership_chart(history, names, _true_groups(run.users)) if history else "",
+        membership=membership_chart(history, names, true_groups(run.users)) if history else "",
         match=_match_chart(run),
         agreement=_agreement(run),
         found=_found(run.users, history[-1].groups, names) if history else [],
@@ -76,7 +76,7 @@ def _names(run: Run, history: Sequence[Membership]) -> list[str]:
     return models + [f"group {number}" for number in range(len(models), max(seen, default=-1) + 1)]
 
 
-def _true_groups(users: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+def true_groups(users: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """Hidden group of each client, by the first held-out set of it that tells."""
     known: dict[int, int] = {}
     for user in users:

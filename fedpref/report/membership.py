@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from fedpref.report.charts import ticks
+from fedpref.report.svg import drawing, text
 
 __all__ = ["Membership", "changes", "membership_chart"]
 
@@ -96,11 +97,10 @@ def membership_chart(
     body.append(f'<line class="base" x1="{_LEFT}" x2="{x_high:.1f}" y1="{bottom}" y2="{bottom}"/>')
     if last > 0:
         whole = [tick for tick in ticks(0.0, float(last), 8) if tick == round(tick)]
-        body += [_text(x(tick), bottom + 18, f"{tick:g}", "tick middle") for tick in whole]
-    body.append(_text((_LEFT + x_high) / 2, bottom + 38, "round", "axis middle"))
-    size = f"0 0 {width:g} {_TOP + _HEIGHT + _BOTTOM + 8:g}"
+        body += [text(x(tick), bottom + 18, f"{tick:g}", "tick middle") for tick in whole]
+    body.append(text((_LEFT + x_high) / 2, bottom + 38, "round", "axis middle"))
     told = f"members of {len(names)} groups over {last} rounds"
-    return f'<svg viewBox="{size}" role="img" aria-label="{escape(told)}">{"".join(body)}</svg>'
+    return drawing(body, width, _TOP + _HEIGHT + _BOTTOM + 8, told)
 
 
 @dataclass(frozen=True)
@@ -190,13 +190,9 @@ def _labels(column: _Column, width: float, label: _Label) -> list[str]:
         count = sum(other == group for other in column.groups)
         y = max((top + bottom) / 2 + 4, lowest)
         lowest = y + 15
-        texts.append(_text(width - _RIGHT + 14, y, f"{label(group)} · {count}", "tick"))
+        texts.append(text(width - _RIGHT + 14, y, f"{label(group)} · {count}", "tick"))
     return texts
 
 
 def _style(group: Group) -> str:
     return "none" if group is None else f"g{group % 8}"
-
-
-def _text(x: float, y: float, text: str, style: str) -> str:
-    return f'<text class="{style}" x="{x:.1f}" y="{y:.1f}">{escape(text)}</text>'

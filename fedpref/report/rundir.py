@@ -6,6 +6,7 @@ out/name/20261121T101500-3f9a1c2e-s0/
   manifest.json   what ran: versions, commit, machine, seeds, command, SHA-256 of every artefact
   status.json     where it stands: state, round, exit code, error
   config.yaml  overrides.yaml  notes.json
+  fleet.json                                     the device classes, and which client has which
   metrics.jsonl  clients.jsonl  events.jsonl     one record a round, a reply, an event
   users.json  summary.json                       the result: per held-out set, and in total
   agreement.json                                 where groups have models of their own: how alike they choose
@@ -17,6 +18,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -28,7 +30,7 @@ from fedpref.errors import ConfigurationError, StorageError
 from fedpref.report.jsonl import JsonLines
 from fedpref.report.lock import RunLock
 from fedpref.report.provenance import machine, source_commit, versions
-from fedpref.report.storage import read_json, sha256_of, storage_errors, write_json, write_text
+from fedpref.report.storage import read_json, sha256_of, storage_errors, to_json, write_json, write_text
 
 __all__ = ["RunDirectory", "State"]
 
@@ -170,6 +172,20 @@ class RunDirectory:
             StorageError: the disk is full or not writable.
         """
         write_json(self.path / "notes.json", list(notes))
+
+    def write_fleet(self, classes: Mapping[str, Mapping[str, Any]], devices: Sequence[str]) -> None:
+        """Keep what the clients run on, for the report.
+
+        Args:
+            classes: what is known of each device class, ``kind`` and ``power_w`` at least.
+            devices: device class of every client, in the order of the client ids.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        clients = {name: 0 for name in classes} | Counter(devices)
+        fleet = {"classes": classes, "clients": clients, "devices": devices}
+        write_text(self.path / "fleet.json", to_json(fleet) + "\n")
 
     def write_result(
         self,

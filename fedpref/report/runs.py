@@ -31,6 +31,7 @@ class Run:
         users: one row a held-out set.
         agreement: names of the ``models`` and the ``shares`` on which they choose alike.
         summary: the final figures.
+        fleet: ``classes`` of devices by name, ``clients`` of each, ``devices``, the class of every client.
     """
 
     path: Path
@@ -44,6 +45,7 @@ class Run:
     users: Sequence[Mapping[str, Any]]
     agreement: Mapping[str, Any]
     summary: Mapping[str, Any]
+    fleet: Mapping[str, Any]
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -58,9 +60,15 @@ class Run:
             "state": self.status.get("state"),
             "round": self.status.get("round"),
             "pair_accuracy": self.summary.get("pair_accuracy", last.get("pair_accuracy")),
+            "virtual_s": self.metrics[-1].get("clock_s") if self.metrics else None,
+            "devices": self._devices(),
             "started": self.manifest.get("started"),
             "path": str(self.path),
         }
+
+    def _devices(self) -> str | None:
+        """``80 phone, 40 server``; None if nobody noted the fleet."""
+        return ", ".join(f"{count} {name}" for name, count in self.fleet.get("clients", {}).items()) or None
 
 
 def read_run(path: Path) -> Run:
@@ -84,6 +92,7 @@ def read_run(path: Path) -> Run:
         users=_read_or(path / "users.json", []),
         agreement=_read_or(path / "agreement.json", {}),
         summary=_read_or(path / "summary.json", {}),
+        fleet=_read_or(path / "fleet.json", {}),
     )
 
 

@@ -11,15 +11,36 @@ import copy
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 
-__all__ = ["CRASHED", "RAISED", "Executor", "Job", "Workers", "attempt", "one_torch_thread"]
+from fedpref.flower import _shim
 
-Job = tuple[Message, Context]
-"""A message and the context of the client that answers it; done, the reply and the new context."""
+__all__ = ["CRASHED", "RAISED", "Done", "Executor", "Job", "Workers", "attempt", "one_torch_thread"]
+
+
+class Job(NamedTuple):
+    """Work for one client.
+
+    Attributes:
+        message: what to answer.
+        context: of the client's node.
+        device: class of the client's device, by which an executor may choose where to run.
+    """
+
+    message: Message
+    context: Context
+    device: str
+
+
+class Done(NamedTuple):
+    """A job's end: the reply, and the client's context after it."""
+
+    reply: Message
+    context: Context
+
 
 RAISED = 2
 """Flower's error code of a client app that raised."""
@@ -29,10 +50,23 @@ CRASHED = 8
 
 
 class Workers(Protocol):
-    """A started executor."""
+    """A started executor. Jobs go in without waiting; each result is fetched once, when it is needed."""
 
-    def run(self, jobs: Sequence[Job]) -> list[Job]:
-        """Answer all messages; reply i belongs to job i. A client's failure is an error reply."""
+    @property
+    def retries(self) -> int:
+        """Jobs that were begun again because their worker died."""
+        ...
+
+    def submit(self, jobs: Sequence[Job]) -> list[int]:
+        """Take jobs; the ticket of each. They may run now, later, or at the same time as others."""
+        ...
+
+    def collect(self, ticket: int) -> Done:
+        """The result of a job, once. A client's failure is an error reply and leaves its context."""
+        ...
+
+    def discard(self, ticket: int) -> None:
+        """Nobody will collect this job."""
         ...
 
     def close(self) -> None:
@@ -48,7 +82,7 @@ class Executor(Protocol):
         ...
 
 
-def attempt(app: ClientApp, message: Message, context: Context, strict: bool = False) -> Job:
+def attempt(app: ClientApp, message: Message, context: Context, strict: bool = False) -> Done:
     """Run one job on copies; a client that raises gets an error reply and keeps its old context.
 
     Args:
@@ -58,7 +92,7 @@ def attempt(app: ClientApp, message: Message, context: Context, strict: bool = F
         strict: let the client's exception through, for debugging.
     """
     trial = copy.copy(context)
-    trial.state = _copied(context.state)
+    trial.state = _shim.copied(context.state)
     try:
         reply = app(_copied_message(message), trial)
         if not isinstance(reply, Message):
@@ -66,8 +100,8 @@ def attempt(app: ClientApp, message: Message, context: Context, strict: bool = F
     except (Exception, SystemExit):  # whatever a client raises, or exits with, is its own failure
         if strict:
             raise
-        return Message(Error(RAISED, traceback.format_exc(limit=-3)), reply_to=message), context
-    return _copied_message(reply), trial
+        return Done(Message(Error(RAISED, traceback.format_exc(limit=-3)), reply_to=message), context)
+    return Done(_copied_message(reply), trial)
 
 
 @contextlib.contextmanager
@@ -84,13 +118,8 @@ def one_torch_thread() -> Iterator[None]:
             torch.set_num_threads(num_threads)
 
 
-def _copied(records: RecordDict) -> RecordDict:
-    """Records that share nothing mutable; the bytes of arrays are shared."""
-    return RecordDict({key: record.copy() for key, record in records.items()})
-
-
 def _copied_message(message: Message) -> Message:
     twin = copy.copy(message)
     if twin.has_content():
-        twin.content = _copied(message.content)
+        twin.content = _shim.copied(message.content)
     return twin

@@ -1,70 +1,149 @@
-"""How long a task takes on a client's device and link, and who is online."""
+"""What the clients run on: the contract of a fleet, a device and its link, and how long a task takes."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
-from fedpref.errors import ConfigurationError
+import numpy as np
+
+from fedpref.seeds import generator
 from fedpref.types import ClientId
 
-__all__ = ["Fleet", "Uniform"]
+__all__ = ["Device", "Devices", "Fleet", "Kind", "Timing", "lost_at", "node_config", "timing"]
 
-
-class Fleet(Protocol):
-    """All devices of a population; a frozen dataclass, and every draw has its task for an address."""
-
-    def duration_s(
-        self, client_id: ClientId, task_number: int, flops: float, bytes_down: int, bytes_up: int
-    ) -> float:
-        """Virtual seconds from sending a task to receiving its answer; infinity if none ever comes.
-
-        Args:
-            client_id: whose device.
-            task_number: address of this task's randomness.
-            flops: counted work of the client rule.
-            bytes_down: tensor data sent. Raw bytes, because frames hold ids of varying length, which
-                would part clients that are equal.
-            bytes_up: tensor data returned.
-        """
-        ...
-
-    def is_online(self, client_id: ClientId, clock_s: float) -> bool:
-        """True if the device can be given a task now."""
-        ...
+Kind = Literal["cpu", "gpu"]
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """Equal devices on equal links, always online.
+class Device:
+    """One client's machine and its link to the server.
 
     Attributes:
-        flops_per_s: sustained speed; 1e10 is a modest phone.
-        down_bytes_per_s: download; 2.5e6 is 20 Mbit/s.
-        up_bytes_per_s: upload; 1.25e6 is 10 Mbit/s.
+        name: its device class.
+        kind: "cpu" or "gpu".
+        flops_per_s: sustained speed, floating-point operations a second.
+        memory_bytes: what a task may hold.
+        down_bytes_per_s: download.
+        up_bytes_per_s: upload.
         latency_s: of one message, paid in both directions.
+        jitter: standard deviation of the logarithm of the factor by which a task's time varies.
+        dropout_rate: probability that a task is lost half-way.
+        power_w: drawn while computing; for the energy estimate.
     """
 
-    flops_per_s: float = 1e10
-    down_bytes_per_s: float = 2.5e6
-    up_bytes_per_s: float = 1.25e6
-    latency_s: float = 0.05
+    name: str
+    kind: Kind
+    flops_per_s: float
+    memory_bytes: float
+    down_bytes_per_s: float
+    up_bytes_per_s: float
+    latency_s: float
+    jitter: float
+    dropout_rate: float
+    power_w: float
 
-    def __post_init__(self) -> None:
-        for name in ("flops_per_s", "down_bytes_per_s", "up_bytes_per_s"):
-            if not getattr(self, name) > 0:
-                raise ConfigurationError(f"fleet.{name}={getattr(self, name)!r} must be above 0")
-        if not 0 <= self.latency_s < math.inf:
-            raise ConfigurationError(f"fleet.latency_s={self.latency_s!r} must be 0 or more")
 
-    def duration_s(
-        self, client_id: ClientId, task_number: int, flops: float, bytes_down: int, bytes_up: int
-    ) -> float:
-        """Latency, download, compute and upload, one after the other."""
-        link_s = bytes_down / self.down_bytes_per_s + bytes_up / self.up_bytes_per_s
-        return 2 * self.latency_s + link_s + flops / self.flops_per_s
+class Timing(NamedTuple):
+    """Virtual seconds of one task: download and latency, computing, upload and latency."""
 
-    def is_online(self, client_id: ClientId, clock_s: float) -> bool:
-        """Always."""
-        return True
+    down_s: float
+    compute_s: float
+    up_s: float
+
+    @property
+    def total_s(self) -> float:
+        """From sending the task to receiving its answer."""
+        return self.down_s + self.compute_s + self.up_s
+
+
+@runtime_checkable
+class Fleet(Protocol):
+    """A frozen dataclass of settings from which the devices of a population are drawn."""
+
+    def deploy(self, num_clients: int, seed: int) -> Devices:
+        """The devices of ``num_clients`` clients, each drawn at an address of its own.
+
+        Raises:
+            ConfigurationError: the settings do not fit this population.
+        """
+        ...
+
+
+class Devices(Protocol):
+    """The devices of a population. Equal fleets, populations and seeds give equal devices and times.
+
+    Nothing of it is in a checkpoint: every answer follows from the seed and the clock. The clock of
+    successive questions never goes back.
+    """
+
+    @property
+    def seed(self) -> int:
+        """Address of what happens to a task."""
+        ...
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All device classes, in the order of the fleet."""
+        ...
+
+    def device(self, client_id: ClientId) -> Device:
+        """The device of a client."""
+        ...
+
+    def online(self, clock_s: float) -> range | np.ndarray:
+        """Clients that can be given a task now, ascending; the very range of all where none is offline."""
+        ...
+
+    def online_until_s(self, client_id: ClientId, clock_s: float) -> float:
+        """When a client that is online goes offline; infinity if never."""
+        ...
+
+    def next_online_s(self, clock_s: float) -> float:
+        """The first moment from now on in which somebody is online; infinity if there is none."""
+        ...
+
+
+def node_config(device: Device) -> dict[str, float]:
+    """What a client's own node knows of its device, under the names that Flower's node config has."""
+    return {
+        "flops-per-s": device.flops_per_s,
+        "down-bytes-per-s": device.down_bytes_per_s,
+        "up-bytes-per-s": device.up_bytes_per_s,
+        "latency-s": device.latency_s,
+        "jitter": device.jitter,
+    }
+
+
+def timing(
+    device: Device, seed: int, task_number: int, flops: float, bytes_down: int, bytes_up: int
+) -> Timing:
+    """Time of a task on a device: latency, download, computing, upload and latency, one after the other.
+
+    Args:
+        device: whose.
+        seed: with ``task_number`` the address of the jitter, which stretches everything alike.
+        task_number: of the task.
+        flops: counted work.
+        bytes_down: tensor data sent. Raw bytes, because frames hold ids of varying length, which would
+            part clients that are equal.
+        bytes_up: tensor data returned.
+    """
+    factor = 1.0
+    if device.jitter > 0:
+        normal = generator(seed, "jitter", task_number).standard_normal()
+        factor = float(np.exp(device.jitter * normal))
+    return Timing(
+        factor * (device.latency_s + bytes_down / device.down_bytes_per_s),
+        factor * flops / device.flops_per_s,
+        factor * (device.latency_s + bytes_up / device.up_bytes_per_s),
+    )
+
+
+def lost_at(device: Device, seed: int, task_number: int) -> float | None:
+    """The part of its time, in [0, 1), after which a task is lost; None for most tasks."""
+    if device.dropout_rate <= 0:
+        return None
+    chance, part = generator(seed, "dropout", task_number).uniform(size=2)
+    return float(part) if chance < device.dropout_rate else None

@@ -1,42 +1,45 @@
 """A Flower ``Grid`` in virtual time: the clock jumps from arrival to arrival, and nobody sleeps.
 
-An answer is computed when its task is sent and becomes visible when the clock reaches its arrival. Every
-Flower strategy runs on it unmodified; time-outs are deadlines in virtual seconds.
+Every Flower strategy runs on it unmodified; time-outs are deadlines in virtual seconds.
+
+The clock is serial, the work is not. A client's answer depends only on what it was sent, so it may be
+computed at any wall time before its arrival. When it arrives is known exactly once it is computed, and
+bounded from below when it is sent; the grid waits for an answer only when no other can come before it.
+Source of this rule: conservative simulation, Chandy and Misra 1979.
 """
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedpref.flower import _shim
+from fedpref.flower.records import array_bytes
 from fedpref.flower.timed import Snapshot
-from fedpref.flower.wire import raw_bytes
-from fedpref.simulation.executor import Executor
-from fedpref.simulation.fleet import Fleet
-from fedpref.types import ClientId
+from fedpref.simulation.executor import Executor, Job
+from fedpref.simulation.fleet import Fleet, lost_at, node_config, timing
+from fedpref.simulation.flight import Flight, number_of, unavailable, work_of
+from fedpref.types import ClientId, Workload
 
-__all__ = ["VirtualGrid"]
+__all__ = ["Foresight", "VirtualGrid"]
 
 _RUN_ID = 1
-_NODE_UNAVAILABLE = 5  # Flower's error code
+
+Foresight = Callable[[Message, Context], Workload]
+"""What the answer to a message will take at least."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Flight:
-    """An answer on its way."""
-
-    arrival_s: float
-    client_id: ClientId
-    reply: Message
+def _no_foresight(message: Message, context: Context) -> Workload:
+    return Workload(0.0, 0.0)
 
 
 class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
@@ -44,19 +47,35 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
 
     Attributes:
         nodes: Flower's address of client i; equal in every run.
+        devices: of the clients.
     """
 
-    def __init__(self, client_app: ClientApp, num_clients: int, executor: Executor, fleet: Fleet) -> None:
+    def __init__(
+        self,
+        client_app: ClientApp,
+        num_clients: int,
+        executor: Executor,
+        fleet: Fleet,
+        seed: int = 0,
+        foresight: Foresight = _no_foresight,
+    ) -> None:
         _shim.adopt_process()
-        self.nodes = tuple(range(1, num_clients + 1))
+        self.nodes = range(1, num_clients + 1)
+        self.devices = fleet.deploy(num_clients, seed)
         self._run = _shim.empty_run()
-        self._fleet = fleet
+        self._foresight = foresight
         self._clock_s = 0.0
         self._num_sent = 0
-        self._flights: dict[str, _Flight] = {}
-        self._busy_until_s: dict[ClientId, float] = {}
+        self._flights: dict[str, Flight] = {}
+        self._heap: list[tuple[float, ClientId, int, str]] = []
+        self._latest: dict[ClientId, Flight] = {}
         self._states: dict[ClientId, RecordDict] = {}
         self._workers = executor.start(client_app)
+
+    @property
+    def retries(self) -> int:
+        """Tasks that were begun again because a worker died."""
+        return self._workers.retries
 
     def __enter__(self) -> Self:
         return self
@@ -92,26 +111,27 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         """A message; Flower's older way to build one."""
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
-    def get_node_ids(self) -> list[int]:
-        """Addresses of the clients that are online now, in client order."""
-        return [node for i, node in enumerate(self.nodes) if self._fleet.is_online(i, self._clock_s)]
+    def get_node_ids(self) -> Sequence[int]:
+        """Addresses of the clients that are online now, in client order; ``nodes`` itself if all are."""
+        online = self.devices.online(self._clock_s)
+        if isinstance(online, range) and len(online) == len(self.nodes):
+            return self.nodes
+        return [self.nodes[client] for client in online]
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Send; answers are computed at once and arrive later.
-
-        A client that is still at work starts when it is free.
-        """
+        """Send; a client that is still at work starts when it is free."""
         stamped = []
         for message in messages:
             stamped.append(_shim.stamp(message, f"m{self._num_sent}"))
             self._num_sent += 1
+        first = self._num_sent - len(stamped)
         for batch in _one_a_node(stamped):
-            self._answer(batch)
+            self._dispatch(batch, first)
         return [message.metadata.message_id for message in stamped]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Replies that have arrived; if there are none, the clock jumps to the next one."""
-        return self.next_arrivals(list(message_ids), math.inf)
+        return self.next_arrivals(set(message_ids), math.inf)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Send, and let up to ``timeout`` virtual seconds pass; later answers are discarded.
@@ -135,100 +155,167 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         """Virtual seconds since the start."""
         return self._clock_s
 
+    def online(self, nodes: Sequence[int]) -> range | np.ndarray:
+        """Clients that are online now, ascending, as far as ``nodes`` reaches."""
+        online = self.devices.online(self._clock_s)
+        if isinstance(online, range):
+            return range(len(nodes))
+        return online[: int(np.searchsorted(online, len(nodes)))]
+
     def send(self, messages: Sequence[Message]) -> list[str | None]:
         """As :meth:`push_messages`; everything can be sent."""
         return list(self.push_messages(messages))
 
-    def next_arrivals(self, message_ids: Sequence[str], until_s: float) -> list[Message]:
+    def next_arrivals(self, message_ids: Collection[str], until_s: float) -> list[Message]:
         """Jump to the next arrival, or to ``until_s`` if that comes first.
 
         Returns:
             All replies of that instant, by client; none if the time came first or, with an infinite
             ``until_s``, if nothing will ever arrive.
         """
-        flights = {key: self._flights[key] for key in message_ids if key in self._flights}
-        next_s = min((flight.arrival_s for flight in flights.values()), default=math.inf)
-        if next_s > until_s or next_s == math.inf:
-            if until_s < math.inf:
-                self._clock_s = max(self._clock_s, until_s)
-            return []
-        self._clock_s = max(self._clock_s, next_s)
-        arrived = [key for key, flight in flights.items() if flight.arrival_s <= self._clock_s]
-        arrived.sort(key=lambda key: (flights[key].arrival_s, flights[key].client_id))
-        return [self._flights.pop(key).reply for key in arrived]
+        wanted = message_ids if isinstance(message_ids, (AbstractSet, Mapping)) else set(message_ids)
+        others, arrived, limit_s = [], list[Message](), until_s
+        while self._heap and self._heap[0][0] <= limit_s and self._heap[0][0] < math.inf:
+            entry = heapq.heappop(self._heap)
+            flight = self._flights.get(entry[-1])
+            if flight is None:  # forgotten
+                continue
+            if flight.message_id not in wanted:
+                others.append(entry)
+            elif flight.reply is None:
+                self._collect(flight)
+                heapq.heappush(self._heap, flight.entry)
+            else:
+                self._clock_s = limit_s = max(self._clock_s, flight.arrival_s)
+                arrived.append(flight.reply)
+                self._remove(flight)
+        for entry in others:
+            heapq.heappush(self._heap, entry)
+        if not arrived and until_s < math.inf:
+            self._clock_s = max(self._clock_s, until_s)
+        return arrived
 
     def forget(self, message_ids: Iterable[str]) -> None:
         """Discard these answers; their clients stop working and are free."""
         for message_id in message_ids:
-            flight = self._flights.pop(message_id, None)
+            flight = self._flights.get(message_id)
             if flight is not None:
-                self._busy_until_s[flight.client_id] = self._clock_s
+                self._remove(flight)
+                if flight.ticket is not None:
+                    self._workers.discard(flight.ticket)
 
-    def _answer(self, messages: Sequence[Message]) -> None:
-        known: list[Message] = []
-        unknown: list[Message] = []
-        for message in messages:
-            exists = 1 <= message.metadata.dst_node_id <= len(self.nodes)
-            (known if exists else unknown).append(message)
-        results = self._workers.run([(m, self._context(m.metadata.dst_node_id - 1)) for m in known])
-        for message, (reply, context) in zip(known, results, strict=True):
+    def await_online(self, until_s: float) -> bool:
+        """Jump to the moment in which somebody is online, or to ``until_s``; True if somebody is."""
+        online_s = self.devices.next_online_s(self._clock_s)
+        self._clock_s = max(self._clock_s, min(online_s, until_s))
+        return online_s <= until_s
+
+    # -------------------------------------------------------------------------- one flight
+
+    def _dispatch(self, messages: Sequence[Message], first: int) -> None:
+        """Send to distinct nodes; ``first`` numbers messages that bring no task number."""
+        jobs, flights = [], []
+        online = self.devices.online(self._clock_s)
+        for order, message in enumerate(messages, first):
             client_id = message.metadata.dst_node_id - 1
-            self._states[client_id] = context.state
-            start_s = max(self._clock_s, self._busy_until_s.get(client_id, 0.0))
-            arrival_s = start_s + self._duration_s(client_id, message, reply)
-            self._busy_until_s[client_id] = arrival_s
-            self._flights[message.metadata.message_id] = _Flight(arrival_s, client_id, reply)
-        for message in unknown:
-            error = Message(Error(_NODE_UNAVAILABLE, "there is no such node"), reply_to=message)
-            self._flights[message.metadata.message_id] = _Flight(self._clock_s, -1, error)
+            reason = None
+            if not 0 <= client_id < len(self.nodes):
+                client_id, reason = -1, "there is no such node"
+            elif not _contains(online, client_id):
+                reason = "its device is offline"
+            flight = Flight(message.metadata.message_id, order, client_id, self._clock_s)
+            if reason is None:
+                busy = self._latest.get(client_id)
+                if busy is not None:  # its state passes from task to task
+                    self._collect(busy)
+                    flight.start_s = busy.arrival_s
+                context = self._context(client_id)
+                self._foresee(flight, message, context)
+                jobs.append(Job(message, context, self.devices.device(client_id).name))
+                flights.append(flight)
+            else:
+                flight.arrival_s, flight.reply = self._clock_s, unavailable(message, reason)
+            self._flights[flight.message_id] = flight
+            self._latest[client_id] = flight
+            heapq.heappush(self._heap, flight.entry)
+        for flight, ticket in zip(flights, self._workers.submit(jobs), strict=True):
+            flight.ticket = ticket
 
-    def _duration_s(self, client_id: ClientId, message: Message, reply: Message) -> float:
-        number = next(
-            (int(r["task"]) for r in message.content.config_records.values() if "task" in r), self._num_sent
-        )
-        flops, bytes_up = 0.0, 0
-        if reply.has_content():
-            bytes_up = raw_bytes(reply.content)
-            flops = sum(_work(r.get("flops")) for r in reply.content.metric_records.values())
-        return self._fleet.duration_s(client_id, number, flops, raw_bytes(message.content), bytes_up)
+    def _foresee(self, flight: Flight, message: Message, context: Context) -> None:
+        """When the answer is there at the earliest."""
+        device = self.devices.device(flight.client_id)
+        number = number_of(message, flight.order)
+        flops = self._foresight(message, context).flops
+        least = timing(device, self.devices.seed, number, flops, array_bytes(message.content), 0)
+        flight.message = message
+        flight.offline_s = self.devices.online_until_s(flight.client_id, self._clock_s)
+        flight.part = lost_at(device, self.devices.seed, number)
+        flight.arrival_s = flight.end_s(least.total_s)
+
+    def _collect(self, flight: Flight) -> None:
+        """Fetch the answer, and with it the moment of its arrival."""
+        if flight.ticket is None or flight.message is None:
+            return
+        message, done = flight.message, self._workers.collect(flight.ticket)
+        flight.message = flight.ticket = None
+        total_s = self._total_s(flight, message, done.reply)
+        # No client is faster than its known work, not even one that fails or answers less.
+        flight.arrival_s = max(flight.arrival_s, flight.end_s(total_s))
+        if flight.part is not None:
+            flight.reply = unavailable(message, "its device dropped out")
+        elif flight.arrival_s >= flight.offline_s:
+            flight.reply = unavailable(message, "its device went offline")
+        else:
+            flight.reply = done.reply
+            self._states[flight.client_id] = done.context.state
+
+    def _total_s(self, flight: Flight, message: Message, reply: Message) -> float:
+        flops, bytes_up = work_of(reply)
+        device, number = self.devices.device(flight.client_id), number_of(message, flight.order)
+        bytes_down = array_bytes(message.content)
+        return timing(device, self.devices.seed, number, flops, bytes_down, bytes_up).total_s
+
+    def _remove(self, flight: Flight) -> None:
+        del self._flights[flight.message_id]
+        if self._latest.get(flight.client_id) is flight:
+            del self._latest[flight.client_id]
 
     def _context(self, client_id: ClientId) -> Context:
-        config = {"partition-id": client_id, "num-partitions": len(self.nodes)}
+        own = {"partition-id": client_id, "num-partitions": len(self.nodes)}
+        config = own | node_config(self.devices.device(client_id))
         state = self._states.get(client_id, RecordDict())
         return Context(_RUN_ID, self.nodes[client_id], config, state, {})
 
     # -------------------------------------------------------------------------- checkpoint
 
     def snapshot(self) -> Snapshot:
-        """Clock, answers in flight and the clients' states; messages and states as serialised bytes."""
+        """Clock, answers in flight and the clients' states; messages and states as serialised bytes.
+
+        Answers that are still being computed are waited for.
+        """
         arrays: dict[str, np.ndarray] = {}
+        flights = []
+        for flight in self._flights.values():
+            self._collect(flight)
+            assert flight.reply is not None, "a flight is at work or has its reply"
+            arrays[f"reply/{flight.message_id}"] = _as_array(_shim.message_to_bytes(flight.reply))
+            flights.append([flight.message_id, flight.order, flight.client_id, _or_none(flight.arrival_s)])
         for client_id, state in self._states.items():
             if state:
                 arrays[f"state/{client_id}"] = _as_array(_shim.records_to_bytes(state))
-        flights = []
-        for message_id, flight in self._flights.items():
-            arrays[f"reply/{message_id}"] = _as_array(_shim.message_to_bytes(flight.reply))
-            flights.append([message_id, flight.client_id, _finite_or_none(flight.arrival_s)])
-        tree = {
-            "clock_s": self._clock_s,
-            "num_sent": self._num_sent,
-            "flights": flights,
-            "busy_until_s": {str(c): _finite_or_none(until) for c, until in self._busy_until_s.items()},
-        }
-        return tree, arrays
+        self._heap = sorted(flight.entry for flight in self._flights.values())
+        return {"clock_s": self._clock_s, "num_sent": self._num_sent, "flights": flights}, arrays
 
     def restore(self, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Inverse of :meth:`snapshot`."""
         self._clock_s, self._num_sent = tree["clock_s"], tree["num_sent"]
-        self._busy_until_s = {int(c): _or_infinity(until) for c, until in tree["busy_until_s"].items()}
-        self._flights = {
-            message_id: _Flight(
-                _or_infinity(arrival_s),
-                client_id,
-                _shim.message_from_bytes(arrays[f"reply/{message_id}"].tobytes()),
-            )
-            for message_id, client_id, arrival_s in tree["flights"]
-        }
+        self._flights = {}
+        for message_id, order, client_id, arrival_s in tree["flights"]:
+            reply = _shim.message_from_bytes(arrays[f"reply/{message_id}"].tobytes())
+            flight = Flight(message_id, order, client_id, 0.0, arrival_s=_or_infinity(arrival_s), reply=reply)
+            self._flights[message_id] = flight
+        self._latest = {flight.client_id: flight for flight in self._flights.values()}
+        self._heap = sorted(flight.entry for flight in self._flights.values())
         self._states = {
             int(key.removeprefix("state/")): _shim.records_from_bytes(array.tobytes())
             for key, array in arrays.items()
@@ -249,19 +336,21 @@ def _one_a_node(messages: Sequence[Message]) -> list[list[Message]]:
     return batches
 
 
-def _work(flops: object) -> float:
-    """A client's own count of its work; what is no count takes no time, and validation names it."""
-    is_count = isinstance(flops, (int, float)) and 0 <= flops < math.inf
-    return float(flops) if is_count else 0.0  # type: ignore[arg-type]
-
-
 def _as_array(data: bytes) -> np.ndarray:
     return np.frombuffer(data, dtype=np.uint8)
 
 
-def _finite_or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _contains(online: range | np.ndarray, client_id: ClientId) -> bool:
+    if isinstance(online, range):
+        return client_id in online
+    index = int(np.searchsorted(online, client_id))
+    return index < len(online) and int(online[index]) == client_id
 
 
-def _or_infinity(value: float | None) -> float:
-    return math.inf if value is None else value
+def _or_none(arrival_s: float) -> float | None:
+    """For JSON, which knows no infinity: that of a custom fleet from which no answer comes."""
+    return arrival_s if math.isfinite(arrival_s) else None
+
+
+def _or_infinity(arrival_s: float | None) -> float:
+    return math.inf if arrival_s is None else arrival_s

@@ -1,69 +1,83 @@
-"""The Ray executor: a pool of actors of our own, since Flower's never replaces a dead one.
+"""The Ray executor: pools of actors of our own, since Flower's never replaces a dead one.
 
-Ray is started here (``address="local"``) or joined at an explicit address; never found by itself, because
-several clusters may be in reach. It is shut down only if it was started here.
+Ray is started here, on the loopback interface, or joined at an explicit address; never found by itself,
+because several clusters may be in reach. It is shut down only if it was started here.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import gc
 import math
 import os
 import warnings
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from flwr.app import Array, ArrayRecord, Context, Error, Message, RecordDict
+from flwr.app import Array, Error, Message
 from flwr.clientapp import ClientApp
 
-from fedpref.errors import ConfigurationError
-from fedpref.simulation.executor import CRASHED, RAISED, Job, attempt, one_torch_thread
+import fedpref
+from fedpref.errors import ConfigurationError, FederationError
+from fedpref.simulation.executor import CRASHED, RAISED, Done, Job
+from fedpref.simulation.ray_address import check_address, is_on_loopback
+from fedpref.simulation.ray_crew import Actor, Crew, Task
+from fedpref.simulation.ray_pools import Pool, check_fit, check_pool, pool_of, total_demand
+from fedpref.simulation.ray_worker import Parcels, Worker
 
 __all__ = ["RayPool"]
 
 # One thread a client: throughput comes from workers, and equal bytes from equal thread counts.
 _THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_START_S = 600.0
+_SILENCE_S = 60.0
 
 
 @dataclass(frozen=True)
-class RayPool:
-    """Run clients in Ray actors.
+class RayPool(Pool):
+    """Run clients in Ray actors. Its own options are those of every device class without a pool.
 
     Attributes:
-        num_workers: actors.
-        num_cpus: CPUs that an actor reserves; may be a fraction.
-        num_gpus: GPUs that an actor reserves; may be a fraction.
-        resources: custom Ray resources that an actor reserves.
         address: of a running cluster ("host:port" or "ray://…"); None starts a local one.
-        max_retries: how often a task is tried again after its actor died.
+        max_retries: how often a job is tried again after it alone made its actor die.
+        pools: actors of one device class only, by its name; what a pool leaves out is as here. Where every
+            class has its own, ``num_workers=0`` leaves out the common pool.
     """
 
-    num_workers: int = 2
-    num_cpus: float = 1.0
-    num_gpus: float = 0.0
-    resources: Mapping[str, float] = field(default_factory=dict)
     address: str | None = None
     max_retries: int = 2
+    pools: Mapping[str, Pool] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.num_workers < 1:
-            raise ConfigurationError(f"executor.num_workers={self.num_workers} must be at least 1")
+        if not isinstance(self.pools, Mapping):
+            raise ConfigurationError(
+                f"executor.pools={self.pools!r:.80} must name device classes; "
+                "set executor.pools.CLASS.num_workers=2"
+            )
+        pools = {name: pool_of(name, given, default=self) for name, given in self.pools.items()}
+        object.__setattr__(self, "pools", pools)
+        check_pool("executor", self, least_workers=0 if pools else 1)
+        for name, pool in pools.items():
+            check_pool(f"executor.pools.{name}", pool)
         if self.max_retries < 0:
             raise ConfigurationError(f"executor.max_retries={self.max_retries} must be 0 or more")
-        if self.address == "auto":
-            raise ConfigurationError(
-                "executor.address=auto may find a cluster of somebody else: name host:port, or leave it empty"
-            )
+        if self.address is not None:
+            check_address(self.address)
+
+    @property
+    def by_key(self) -> dict[str, Pool]:
+        """All pools that have actors, by configuration key; the common one is "executor"."""
+        common = {"executor": self} if self.num_workers else {}
+        return {**common, **{f"executor.pools.{name}": pool for name, pool in self.pools.items()}}
 
     def start(self, app: ClientApp) -> _RayWorkers:
-        """Start or join Ray and make the actors.
+        """Start or join Ray and make all actors.
 
         Raises:
-            ConfigurationError: the cluster lacks what the actors ask for, or they cannot load the app.
+            ConfigurationError: nobody answers at the address, the cluster lacks what the actors ask for, or
+                they cannot load the app.
         """
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
@@ -72,154 +86,258 @@ class RayPool:
 
         is_ours = not ray.is_initialized()
         if is_ours:
-            with _untidy():
-                ray.init(**self._init_arguments())
+            self._init_ray()
         workers = _RayWorkers(self, is_ours)
         try:
-            self._check_resources(ray.cluster_resources())
+            workers.check_fit()
             workers.make_actors(app)
         except BaseException:
             workers.close()
             raise
         return workers
 
-    def _init_arguments(self) -> dict[str, Any]:
-        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
-        if self.address is not None:
-            return {"address": self.address, **quiet}
-        wanted = {name: amount * self.num_workers for name, amount in self.resources.items()}
-        return {
-            "address": "local",
-            "num_cpus": max(1, math.ceil(self.num_cpus * self.num_workers)),
-            "resources": wanted,
-            "include_dashboard": False,
-            "_node_ip_address": "127.0.0.1",  # else Ray asks the network for its own address
-            **quiet,
-        }
+    def _init_ray(self) -> None:
+        import ray
 
-    def _check_resources(self, available: Mapping[str, float]) -> None:
-        demand = {"CPU": self.num_cpus, "GPU": self.num_gpus, **self.resources}
-        for name, amount in demand.items():
-            if amount * self.num_workers > available.get(name, 0.0):
-                raise ConfigurationError(
-                    f"executor.num_workers={self.num_workers}: the actors need {amount * self.num_workers:g} "
-                    f"{name} and the cluster has {available.get(name, 0.0):g}; ask for fewer or less"
-                )
-
-
-class _Worker:
-    """What runs inside an actor."""
-
-    def __init__(self, app_blob: bytes) -> None:
-        from ray import cloudpickle
-
-        self._app: ClientApp = cloudpickle.loads(app_blob)
-
-    def ready(self) -> None:
-        """Answer once the app is loaded."""
-
-    def run(self, lean: Message, places: Sequence[tuple[str, str]], context: Context, *arrays: Array) -> Job:
-        """Put the arrays back into the message and run the job."""
-        records: dict[str, dict[str, Array]] = {}
-        for (record, name), array in zip(places, arrays, strict=True):
-            records.setdefault(record, {})[name] = array
-        for record, named in records.items():
-            lean.content[record] = ArrayRecord(named)
-        with one_torch_thread():
-            return attempt(self._app, lean, context)
+        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+        if self.address is None:
+            demand = total_demand(self.by_key)
+            options |= {"num_cpus": max(1, math.ceil(demand.pop("CPU", 0.0))), "include_dashboard": False}
+            demand.pop("GPU", None)  # Ray finds those of the machine
+            options["resources"] = demand
+            is_near = True
+        else:
+            # Nodes elsewhere run the driver's own fedpref: other code would give other bytes.
+            options["runtime_env"] = {"py_modules": [str(Path(fedpref.__file__).parent)]}
+            is_near = is_on_loopback(self.address, ray.util.get_node_ip_address())
+        with _untidy(), _loopback() if is_near else contextlib.nullcontext():
+            ray.init(address=self.address or "local", **options)
 
 
 class _RayWorkers:
-    """The pool."""
+    """All crews, and the results that nobody has collected yet."""
 
     def __init__(self, settings: RayPool, is_ours: bool) -> None:
+        self.retries = 0
         self._settings = settings
         self._is_ours = is_ours
         self._is_open = True
-        self._actors: list[Any] = []
+        self._crews = {key: Crew(pool) for key, pool in settings.by_key.items()}
+        self._tasks: dict[int, Task] = {}
+        self._done: dict[int, Done] = {}
+        self._num_submitted = 0
+        self._parcels = Parcels(_ship)
         self._app_ref: Any = None
 
+    # ------------------------------------------------------------------------------ the contract
+
+    def submit(self, jobs: Sequence[Job]) -> list[int]:
+        """Take jobs; those for which there is room are sent to actors at once."""
+        crews = [self._crew_of(job.device) for job in jobs]
+        tickets = list(range(self._num_submitted, self._num_submitted + len(jobs)))
+        self._num_submitted += len(jobs)
+        for ticket, job, crew in zip(tickets, jobs, crews, strict=True):
+            self._tasks[ticket] = Task(job, self._parcels.pack(job))
+            crew.waiting.append(ticket)
+        self._parcels.end_submit()
+        self._receive(timeout_s=0.0)
+        return tickets
+
+    def collect(self, ticket: int) -> Done:
+        """The result of a job, which overtakes those that nobody has asked for yet."""
+        if ticket in self._tasks:
+            self._crew_of(self._tasks[ticket].job.device).promote(ticket)
+        self._receive(timeout_s=0.0)
+        while ticket in self._tasks:
+            if not self._receive(timeout_s=_SILENCE_S):
+                self._check_nodes()
+        return self._done.pop(ticket)
+
+    def discard(self, ticket: int) -> None:
+        """Drop a result, or never begin its job; one that an actor holds runs to its end."""
+        self._done.pop(ticket, None)
+        if ticket not in self._tasks:
+            return
+        task = self._tasks[ticket]
+        waiting = self._crew_of(task.job.device).waiting
+        if ticket in waiting:
+            waiting.remove(ticket)
+            del self._tasks[ticket]
+        task.is_wanted = False
+
+    def close(self) -> None:
+        """Kill the actors; shut Ray down if it was started here, or leave the cluster that was joined."""
+        if not self._is_open:
+            return
+        import ray
+
+        self._is_open = False
+        if ray.is_initialized():
+            for crew in self._crews.values():
+                for actor in crew.actors:
+                    with contextlib.suppress(ray.exceptions.RayError):  # it is gone already
+                        ray.kill(actor.handle)
+        if self._is_ours:
+            with _untidy():
+                ray.shutdown()
+        self._crews = {}
+
+    # -------------------------------------------------------------------------------- the actors
+
+    def check_fit(self) -> None:
+        """Raise ConfigurationError if the cluster lacks what all actors ask for."""
+        import ray
+
+        check_fit(self._settings.by_key, [node["Resources"] for node in ray.nodes() if node["Alive"]])
+
     def make_actors(self, app: ClientApp) -> None:
-        """Make the actors; each unpickles the app once."""
+        """Make the actors; each unpickles the app once.
+
+        Raises:
+            ConfigurationError: they find no room, or cannot load the app.
+        """
         import ray
         from ray import cloudpickle
 
         self._app_ref = ray.put(cloudpickle.dumps(app))
-        self._actors = [self._new_actor() for _ in range(self._settings.num_workers)]
+        for crew in self._crews.values():
+            crew.actors = [self._new_actor(crew.pool) for _ in range(crew.pool.num_workers)]
+        ready = [actor.handle.ready.remote() for crew in self._crews.values() for actor in crew.actors]
         try:
-            ray.get([actor.ready.remote() for actor in self._actors])
+            ray.get(ready, timeout=_START_S)
+        except ray.exceptions.GetTimeoutError as error:
+            raise ConfigurationError(
+                f"executor: not all Ray actors started within {_START_S:g} s; the cluster has "
+                f"{ray.available_resources().get('CPU', 0.0):g} CPU free, others may use it: ask for less"
+            ) from error
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1:]
             raise ConfigurationError(
                 f"executor: the Ray actors cannot load the client app: {''.join(reason)}"
             ) from error
 
-    def _new_actor(self) -> Any:
+    def _new_actor(self, pool: Pool) -> Actor:
         import ray
+        from ray import cloudpickle
 
-        settings = self._settings
         options = {
-            "num_cpus": settings.num_cpus,
-            "num_gpus": settings.num_gpus,
-            "resources": dict(settings.resources),
+            "num_cpus": pool.num_cpus,
+            "num_gpus": pool.num_gpus,
+            "resources": dict(pool.resources),
             "max_restarts": 0,  # replaced by us, so that a retry is counted and bounded
             "runtime_env": {"env_vars": _THREADS},
         }
-        return ray.remote(_Worker).options(**options).remote(self._app_ref)
+        return Actor(ray.remote(Worker).options(**options).remote(cloudpickle.loads, self._app_ref))
 
-    def run(self, jobs: Sequence[Job]) -> list[Job]:
-        """Answer all messages; whichever actor is free takes the next job."""
+    def _crew_of(self, device: str) -> Crew:
+        crew = self._crews.get(f"executor.pools.{device}") or self._crews.get("executor")
+        if crew is None:
+            raise ConfigurationError(
+                f"executor.num_workers=0 leaves no worker for clients of device class '{device}'; "
+                f"set executor.pools.{device}.num_workers=1, or executor.num_workers"
+            )
+        return crew
+
+    # ---------------------------------------------------------------------------------- the flow
+
+    def _receive(self, timeout_s: float) -> bool:
+        """Hand out jobs, and take all results that are there or the first one to come; True if any."""
         import ray
 
-        payloads = _Payloads()
-        waiting, deaths = deque(range(len(jobs))), [0] * len(jobs)
-        idle, busy, done = deque(self._actors), dict[Any, tuple[int, Any]](), dict[int, Job]()
-        while waiting or busy:
-            while waiting and idle:
-                index, actor = waiting.popleft(), idle.popleft()
-                message, context = jobs[index]
-                lean, places, refs = payloads.lighten(message)
-                busy[actor.run.remote(lean, places, context, *refs)] = index, actor
-            for ref in ray.wait(list(busy), num_returns=1)[0]:
-                index, actor = busy.pop(ref)
-                message, context = jobs[index]
-                try:
-                    done[index] = ray.get(ref)
-                except ray.exceptions.RayTaskError as error:  # a reply that cannot be shipped
-                    done[index] = Message(Error(RAISED, str(error)), reply_to=message), context
-                except ray.exceptions.RayError as error:
-                    actor = self._replace(actor)
-                    deaths[index] += 1
-                    if deaths[index] <= self._settings.max_retries:
-                        waiting.appendleft(index)
-                    else:
-                        done[index] = Message(Error(CRASHED, _crash(error)), reply_to=message), context
-                idle.append(actor)
-        return [done[index] for index in range(len(jobs))]
+        for crew in self._crews.values():
+            crew.feed(self._tasks)
+        holders = {
+            ref: (crew, actor) for crew in self._crews.values() for actor in crew.actors for ref in actor.held
+        }
+        if not holders:
+            return False
+        refs = list(holders)
+        if timeout_s > 0:
+            ray.wait(refs, num_returns=1, timeout=timeout_s)
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0.0)
+        for ref in ready:
+            crew, actor = holders[ref]
+            if ref in actor.held:  # else its actor was found dead a moment ago
+                self._take(crew, actor, ref)
+        for crew in self._crews.values():
+            crew.feed(self._tasks)
+        return bool(ready)
 
-    def _replace(self, dead: Any) -> Any:
-        import ray
-
-        with contextlib.suppress(ray.exceptions.RayError):  # it is gone already
-            ray.kill(dead)
-        actor = self._new_actor()
-        self._actors[self._actors.index(dead)] = actor
-        return actor
-
-    def close(self) -> None:
-        """Kill the actors; shut Ray down if it was started here."""
-        if not self._is_open:
+    def _take(self, crew: Crew, actor: Actor, ref: Any) -> None:
+        """Take a result. If the actor has died, replace it, and try again what it held."""
+        error = self._settle(ref, actor.held[ref])
+        if error is None:
+            del actor.held[ref]
             return
         import ray
 
-        self._is_open = False
-        if self._is_ours:
-            with _untidy():
-                ray.shutdown()
-        elif ray.is_initialized():
-            for actor in self._actors:
-                ray.kill(actor)
-        self._actors = []
+        with contextlib.suppress(ray.exceptions.RayError):  # it is gone already
+            ray.kill(actor.handle)
+        crew.actors[crew.actors.index(actor)] = self._new_actor(crew.pool)
+        lost = [ticket for r, ticket in actor.held.items() if r == ref or self._settle(r, ticket) is not None]
+        actor.held = {}
+        for ticket in reversed(lost):
+            task = self._tasks[ticket]
+            task.is_suspect = True
+            task.num_deaths += len(lost) == 1
+            if task.num_deaths > self._settings.max_retries or not task.is_wanted:
+                crash = Message(Error(CRASHED, _crash(error)), reply_to=task.job.message)
+                self._finish(ticket, Done(crash, task.job.context))
+            else:
+                self.retries += 1
+                crew.waiting.appendleft(ticket)
+
+    def _settle(self, ref: Any, ticket: int) -> Exception | None:
+        """Finish a job whose result is there; the error if its actor died instead."""
+        import ray
+
+        job = self._tasks[ticket].job
+        try:
+            done = ray.get(ref)
+        except ray.exceptions.RayTaskError as error:  # a reply that cannot be shipped
+            done = Done(Message(Error(RAISED, str(error)), reply_to=job.message), job.context)
+        except ray.exceptions.RayError as error:
+            lost: Exception = error
+            return lost
+        self._finish(ticket, done)
+        return None
+
+    def _finish(self, ticket: int, done: Done) -> None:
+        if self._tasks.pop(ticket).is_wanted:
+            self._done[ticket] = done
+
+    def _check_nodes(self) -> None:
+        """Long silence may be long work, or an actor that waits for a node which is gone."""
+        try:
+            self.check_fit()
+        except ConfigurationError as error:
+            raise FederationError(f"the Ray cluster has lost nodes: {error}") from error
+
+
+def _ship(array: Array) -> Any:
+    import ray
+
+    return ray.put(array)
+
+
+def _crash(error: Exception) -> str:
+    reason = " ".join(str(error).split())
+    hint = (
+        "; lower executor.num_workers or give the machine more memory" if "memory" in reason.lower() else ""
+    )
+    return f"the worker process died: {reason:.300}{hint}"
+
+
+@contextlib.contextmanager
+def _loopback() -> Iterator[None]:
+    """Inside the block Ray takes 127.0.0.1 for this machine's address, and opens no port to the network."""
+    from ray._private import ray_constants
+
+    was, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = was
 
 
 @contextlib.contextmanager
@@ -229,38 +347,3 @@ def _untidy() -> Iterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)
         yield
         gc.collect()
-
-
-class _Payloads:
-    """Ships each distinct array once a batch, however many messages carry it."""
-
-    def __init__(self) -> None:
-        self._refs: dict[int, Any] = {}
-
-    def lighten(self, message: Message) -> tuple[Message, list[tuple[str, str]], list[Any]]:
-        """The message without arrays, the places of the arrays, and references to them."""
-        import ray
-
-        places, refs = [], []
-        for record, named in message.content.array_records.items():
-            for name, array in named.items():
-                if id(array) not in self._refs:
-                    self._refs[id(array)] = ray.put(array)
-                places.append((record, name))
-                refs.append(self._refs[id(array)])
-        rest = {key: r for key, r in message.content.items() if not isinstance(r, ArrayRecord)}
-        return _with_content(message, RecordDict(rest)), places, refs
-
-
-def _with_content(message: Message, content: RecordDict) -> Message:
-    twin = copy.copy(message)
-    twin.content = content
-    return twin
-
-
-def _crash(error: Exception) -> str:
-    reason = " ".join(str(error).split())
-    hint = (
-        "; lower executor.num_workers or give the machine more memory" if "memory" in reason.lower() else ""
-    )
-    return f"the worker process died: {reason:.300}{hint}"

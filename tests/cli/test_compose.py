@@ -98,8 +98,8 @@ def test_flags_are_sorted_out() -> None:
     ("group", "option"), [(group, option) for group in GROUPS for option in options_of(group)]
 )
 def test_every_file_of_every_group_composes_and_names_a_class(group: str, option: str) -> None:
-    overrides = [f"{group}={option}", "++data.path=x", "++data.id=x", "++backbone.model=x"]
-    needed = {"jsonl": [1], "hub": [2], "hf": [3]}.get(option, [])
+    overrides = [f"{group}={option}", "++data.path=x", "++data.id=x", "++backbone.model=x", "++fleet.path=x"]
+    needed = {"jsonl": [1], "hub": [2], "hf": [3], "traces": [4]}.get(option, [])
     config = plain(compose([overrides[0], *(overrides[i] for i in needed)]))
     for node in (*NODES, *GROUPS):
         value = config.get(node)

@@ -51,7 +51,7 @@ HOSTILE = [
     "fedpref.cli.main",
     "fedpref.federation.checkpoint.shutil.rmtree",
     "fedpref.strategies.fedavg.np.save",
-    "fedpref.strategies.fedavg.fold_mean",
+    "fedpref.strategies.global_model.stepped",
     "fedpref.strategies.fedavg",
     "fedpref.strategies.fedavg.FedAvg.init",
     "fedpref.strategies.fedavg.FedAvg.__init__.__globals__",

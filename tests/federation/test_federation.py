@@ -57,7 +57,7 @@ def test_full_participation_with_one_full_batch_step_is_one_centralised_step(pop
     z = np.asarray(pairs.chosen, np.float64) - np.asarray(pairs.rejected, np.float64)
     start = Federation(population, one_step, FedAvg(), rounds=1, seed=1)
     with start.grid() as grid:
-        w = start.start(grid).state["score.weight"][0].astype(np.float64)
+        w = start.start(grid).state.weights["score.weight"][0].astype(np.float64)
     assert np.linalg.norm(w) > 1
     for _ in range(5):
         w = w + 0.5 * np.mean(z / (1 + np.exp(z @ w))[:, None], axis=0)

@@ -9,6 +9,7 @@ from flwr.serverapp.strategy import FedAdam, FedAvg
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim, wire
+from fedpref.flower.records import decoded
 from fedpref.types import Task
 
 START = {"head.bias": np.ones(1, np.float32), "head.weight": np.ones(3, np.float32)}
@@ -68,7 +69,7 @@ def test_randomness_depends_on_the_task_number_and_seed_alone(toy):
 def test_settings_reach_the_rule(toy):
     app = toy.app(2)
     none = ask(app, context(), local_steps=0).content["arrays"]["flat"]
-    assert wire.decode_array(none).tolist() == [1.0] * 4
+    assert decoded(none).tolist() == [1.0] * 4
 
 
 def test_an_evaluation_gives_accuracy_and_loss_on_the_own_shard(toy):

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 from flwr.serverapp import strategy as flower
+from toy_fleet import Timed
 
 from fedpref.errors import ConfigurationError, FederationError
 from fedpref.flower.native import FlowerState, FlowerStrategy
@@ -122,14 +123,8 @@ def test_a_nan_reply_never_reaches_the_strategy(toy):
 
 
 def test_fewer_idle_clients_than_the_cohort_do_not_make_it_wait(toy):
-    class Half:
-        def duration_s(self, *work):
-            return 1.0
-
-        def is_online(self, client_id, clock_s):
-            return client_id < 2
-
-    rounds = toy.rounds(5, strategy=FlowerStrategy(flower.FedAvg(), 4), fleet=Half())
+    fleet = Timed(1.0, is_online=lambda client_id, clock_s: client_id < 2)
+    rounds = toy.rounds(5, strategy=FlowerStrategy(flower.FedAvg(), 4), fleet=fleet)
     assert [a.task.client_id for a in rounds.advance().arrivals] == [0, 1]
 
 
@@ -176,14 +171,8 @@ def test_nodes_that_flower_would_wait_for_for_ever_are_refused(toy, wrap):
 
 
 def test_clients_that_are_offline_do_not_make_flower_wait_for_ever(toy):
-    class Half:
-        def duration_s(self, *work):
-            return 1.0
-
-        def is_online(self, client_id, clock_s):
-            return client_id < 1
-
-    rounds = toy.rounds(2, strategy=FlowerStrategy(flower.FedAvg()), fleet=Half())
+    fleet = Timed(1.0, is_online=lambda client_id, clock_s: client_id < 1)
+    rounds = toy.rounds(2, strategy=FlowerStrategy(flower.FedAvg()), fleet=fleet)
     with pytest.raises(FederationError, match=r"min_train_nodes=2 is more than the idle clients .1."):
         rounds.advance()
 

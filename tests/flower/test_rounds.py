@@ -9,8 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 from flwr.app import Error, Message
+from toy_fleet import Timed
 
 from fedpref.errors import ConfigurationError, FederationError
+from fedpref.simulation.device_classes import DeviceClass, Mix
 from fedpref.types import Task, Wait
 
 
@@ -105,14 +107,13 @@ def test_a_straggler_expires_at_its_deadline_and_is_free_again(toy):
 
 
 def test_an_expired_answer_neither_arrives_later_nor_delays_the_next_task(toy):
-    class SlowOnce:
-        def duration_s(self, client_id, task_number, flops, bytes_down, bytes_up):
-            return 10.0 if task_number == 0 else 0.5
+    class SlowOnce(toy.PullRule):
+        def answer(self, task, shard, state, rng):
+            reply, state = super().answer(task, shard, state, rng)
+            return reply._replace(metrics={"flops": 10.0 if task.number == 0 else 0.5}), state
 
-        def is_online(self, client_id, clock_s):
-            return True
-
-    exchange = toy.exchange(1, fleet=SlowOnce())
+    device = DeviceClass(flops_per_s=1.0, latency_s=0.0, down_bytes_per_s=1e300, up_bytes_per_s=1e300)
+    exchange = toy.exchange(1, SlowOnce(), fleet=Mix({"one": device}))
     weights = toy.PullRule().fresh(np.random.default_rng(0))
     ends = [
         (arrival.task.number, arrival.code, arrival.arrived_s)
@@ -147,7 +148,7 @@ def test_a_wait_until_a_time_ends_there_with_work_still_in_flight(toy):
     outcome = rounds.advance()
     assert [a.task.client_id for a in outcome.arrivals] == [0]
     assert outcome.clock_s == 5.0 and rounds.exchange.num_in_flight == 1
-    assert rounds.exchange.idle(range(2)) == [0]
+    assert list(rounds.exchange.idle()) == [0]
 
 
 def test_patience_ends_a_task_that_has_no_expiry_of_its_own(toy):
@@ -217,14 +218,8 @@ def test_an_asynchronous_run_ends_when_every_client_has_failed(toy, is_resumed):
 def test_failures_without_end_end_the_run_although_others_are_at_work(toy, monkeypatch):
     monkeypatch.setattr("fedpref.flower.rounds._MOST_FAILURES_PER_CLIENT", 20)
 
-    class Instant:
-        def duration_s(self, client_id, task_number, flops, bytes_down, bytes_up):
-            return 0.0 if client_id == 0 else math.inf
-
-        def is_online(self, client_id, clock_s):
-            return True
-
-    rounds = toy.rounds(2, toy.PullRule(faults={0: "raise"}), toy.ToyAvg(count=1), fleet=Instant())
+    fleet = Timed(0.0, math.inf)
+    rounds = toy.rounds(2, toy.PullRule(faults={0: "raise"}), toy.ToyAvg(count=1), fleet=fleet)
     with pytest.raises(FederationError, match="no client answered"):
         run(rounds, 41)
     assert rounds.step == 39  # the fortieth failure of two clients is one too many
@@ -469,12 +464,6 @@ def test_what_is_kept_between_rounds_does_not_grow_with_their_number(toy):
 
 
 def test_an_infinite_duration_never_arrives_and_its_client_is_lost(toy):
-    class Gone:
-        def duration_s(self, client_id, task_number, flops, bytes_down, bytes_up):
-            return math.inf if client_id == 1 else 1.0
-
-        def is_online(self, client_id, clock_s):
-            return client_id != 2
-
-    arrivals = toy.rounds(3, fleet=Gone()).advance().arrivals
+    fleet = Timed(1.0, math.inf, is_online=lambda client_id, clock_s: client_id != 2)
+    arrivals = toy.rounds(3, fleet=fleet).advance().arrivals
     assert [(a.task.client_id, a.code, a.arrived_s) for a in arrivals] == [(0, "ok", 1.0), (1, "lost", 1.0)]

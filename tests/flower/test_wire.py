@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim, wire
+from fedpref.flower.framing import framed_bytes
+from fedpref.flower.records import array_bytes, decoded
 from fedpref.types import Reply, Task
 
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
@@ -29,7 +31,7 @@ def test_packing_and_splitting_is_the_identity(schema):
     rng = np.random.default_rng(0)
     sent = {key: rng.normal(size=shape).astype(np.float32) for key, shape in schema.items()}
     packed = wire.pack(sent)
-    got = wire.split(wire.decode_array(packed.array), wire.schema_from(packed.manifest))
+    got = wire.split(decoded(packed.array), wire.schema_from(packed.manifest))
     assert list(got) == sorted(sent)
     assert all(
         got[key].shape == sent[key].shape and got[key].tobytes() == sent[key].tobytes() for key in sent
@@ -51,7 +53,7 @@ def test_what_is_sent_does_not_follow_later_changes():
     sent = weights()
     packed = wire.pack(sent)
     sent["b"][:] = -1
-    assert wire.decode_array(packed.array).tolist() == [7, 0, 1, 2, 3, 4, 5]
+    assert decoded(packed.array).tolist() == [7, 0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +82,8 @@ def test_a_task_survives_the_wire():
 def test_raw_bytes_count_tensor_data_only():
     task = Task(0, weights(), number=0)
     message = wire.send(task, wire.pack(task.weights), 1, 0, -1)
-    assert wire.raw_bytes(message.content) == 4 * 7
-    assert _shim.framed_bytes(message) == len(_shim.message_to_bytes(message)) > 4 * 7
+    assert array_bytes(message.content) == 4 * 7
+    assert framed_bytes(message) == len(_shim.message_to_bytes(message)) > 4 * 7
 
 
 def stock(arrays, **config):

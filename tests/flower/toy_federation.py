@@ -22,7 +22,7 @@ from fedpref.flower.exchange import Exchange  # noqa: E402
 from fedpref.flower.rounds import Rounds, fresh_from  # noqa: E402
 from fedpref.flower.validation import ReplyLimits  # noqa: E402
 from fedpref.maths.weights import add_delta, weighted_sum  # noqa: E402
-from fedpref.simulation.fleet import Uniform  # noqa: E402
+from fedpref.simulation.device_classes import Mix  # noqa: E402
 from fedpref.simulation.grid import VirtualGrid  # noqa: E402
 from fedpref.simulation.inline import Inline  # noqa: E402
 from fedpref.types import ClientState, Fold, Pairs, Plan, Reply, Shard, Task, Wait  # noqa: E402
@@ -145,7 +145,7 @@ class Toy:
         return client_app(rule or PullRule(), self.shards(num_clients), seed)
 
     def grid(self, num_clients=4, rule=None, executor=None, fleet=None):
-        grid = VirtualGrid(self.app(num_clients, rule), num_clients, executor or Inline(), fleet or Uniform())
+        grid = VirtualGrid(self.app(num_clients, rule), num_clients, executor or Inline(), fleet or Mix())
         self.grids.append(grid)
         return grid
 

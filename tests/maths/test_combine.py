@@ -1,9 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean, normalised
-from fedpref.maths.lora import FreezeA, SvdMean, interference, truncated_mean, turned_towards
+from fedpref.maths.lora import FreezeA, SvdMean, interference, mean_terms, truncated_mean, turned_towards
 from fedpref.maths.weights import add_delta, difference
 from fedpref.seeds import generator
 from fedpref.types import Update, Weights
@@ -19,7 +21,7 @@ def lora_weights(seed: int, rank: int = 2, d_in: int = 5, d_out: int = 4) -> Wei
 
 
 def updates_from(base: Weights, locals_: list[Weights]) -> list[Update]:
-    return [Update(local, difference(local, base), 10, {}) for local in locals_]
+    return [Update(local, difference(local, base), 10, {}, i) for i, local in enumerate(locals_)]
 
 
 def product(weights: Weights) -> np.ndarray:
@@ -50,19 +52,22 @@ def test_permuting_updates_changes_nothing_beyond_rounding() -> None:
         np.testing.assert_allclose(forward[key], backward[key], rtol=1e-12, atol=1e-15)
 
 
-def test_interference_is_the_relative_gap_between_mean_product_and_product_of_means() -> None:
-    locals_, parts = [lora_weights(seed) for seed in range(3)], [0.2, 0.3, 0.5]
+@pytest.mark.parametrize("d_in", [5, 50])  # smaller and larger than all ranks together
+def test_interference_is_the_relative_gap_between_mean_product_and_product_of_means(d_in: int) -> None:
+    locals_, parts = [lora_weights(seed, d_in=d_in) for seed in range(3)], [0.2, 0.3, 0.5]
     mean_product = sum(p * product(local) for p, local in zip(parts, locals_, strict=True))
     mean_b = sum(p * local[B].astype(float) for p, local in zip(parts, locals_, strict=True))
     mean_a = sum(p * local[A].astype(float) for p, local in zip(parts, locals_, strict=True))
     expected = np.linalg.norm(mean_product - mean_b @ mean_a) / np.linalg.norm(mean_product)
-    assert interference(locals_, parts) == pytest.approx(expected, rel=1e-10)
+    base = lora_weights(9, d_in=d_in)
+    assert interference(base, updates_from(base, locals_), parts) == pytest.approx(expected, rel=1e-10)
 
 
 def test_equal_factors_do_not_interfere_and_plain_heads_have_none() -> None:
     same = lora_weights(0)
-    assert interference([same, same], [0.5, 0.5]) == pytest.approx(0, abs=1e-7)
-    assert interference([{HEAD: same[HEAD]}], [1.0]) is None
+    assert interference(same, updates_from(same, [same, same]), [0.5, 0.5]) == pytest.approx(0, abs=1e-7)
+    head = {HEAD: same[HEAD]}
+    assert interference(head, updates_from(head, [head]), [1.0]) is None
 
 
 def test_svd_mean_is_exact_when_the_mean_product_has_rank_r() -> None:
@@ -83,6 +88,92 @@ def test_svd_mean_is_the_best_rank_r_approximation() -> None:
     new_b, new_a, lost = truncated_mean(b, a, parts)
     assert np.linalg.norm(mean - new_b @ new_a) ** 2 == pytest.approx(np.sum(singular[2:] ** 2), rel=1e-9)
     assert lost == pytest.approx(np.sum(singular[2:] ** 2) / np.sum(singular**2), rel=1e-9)
+
+
+def stale_updates(base: Weights) -> list[Update]:
+    """Two fresh updates and a stale one, that count once, half and a third."""
+    fresh = updates_from(base, [lora_weights(1), lora_weights(2)])
+    stale = Update(lora_weights(3), difference(lora_weights(3), lora_weights(4)), 10, {}, 2)
+    return [
+        dataclasses.replace(update, factor=factor)
+        for update, factor in zip([*fresh, stale], [1.0, 0.5, 1 / 3], strict=True)
+    ]
+
+
+def exact_product(base: Weights, updates: list[Update], parts: list[float]) -> np.ndarray:
+    """The base, moved by what each client changed in its own product BA."""
+    moved = product(base)
+    for update, part in zip(updates, parts, strict=True):
+        received = {key: update.weights[key] - update.delta[key] for key in update.weights}
+        moved = moved + part * update.factor * (product(update.weights) - product(received))
+    return moved
+
+
+def test_the_terms_of_stale_and_discounted_updates_sum_to_the_exact_product_and_to_one() -> None:
+    base, parts = lora_weights(0), [0.2, 0.3, 0.5]
+    updates = stale_updates(base)
+    models, coefficients = mean_terms(base, updates, parts)
+    total = sum(c * product(model) for c, model in zip(coefficients, models, strict=True))
+    np.testing.assert_allclose(total, exact_product(base, updates, parts), atol=1e-12)
+    assert sum(coefficients) == pytest.approx(1, abs=1e-15)
+
+
+def test_fresh_updates_that_count_once_are_averaged_without_their_base() -> None:
+    base, locals_ = lora_weights(0), [lora_weights(1), lora_weights(2)]
+    models, coefficients = mean_terms(base, updates_from(base, locals_), [0.25, 0.75])
+    assert models == locals_ and coefficients == [0.25, 0.75]
+
+
+def test_svd_mean_is_the_best_approximation_of_the_exact_product_of_stale_updates() -> None:
+    base, parts = lora_weights(0), [0.2, 0.3, 0.5]
+    updates = stale_updates(base)
+    combined = SvdMean()(base, updates, parts, range(3), RNG)
+    exact = exact_product(base, updates, parts)
+    singular = np.linalg.svd(exact, compute_uv=False)
+    lost = np.linalg.norm(exact - product(add_delta(base, combined.delta))) ** 2
+    assert lost == pytest.approx(np.sum(singular[2:] ** 2), rel=1e-5)
+    assert combined.metrics["svd_energy_lost"] == pytest.approx(lost / np.sum(singular**2), rel=1e-5)
+
+
+def test_svd_updates_that_count_for_nothing_leave_the_product() -> None:
+    base = lora_weights(0)
+    updates = [dataclasses.replace(update, factor=0.0) for update in stale_updates(base)]
+    combined = SvdMean()(base, updates, [1, 1, 1], range(3), RNG)
+    np.testing.assert_allclose(product(add_delta(base, combined.delta)), product(base), atol=1e-5)
+
+
+def test_interference_of_stale_updates_is_the_gap_to_their_exact_product() -> None:
+    base, parts = lora_weights(0), [0.2, 0.3, 0.5]
+    updates = stale_updates(base)
+    averaged = WeightedMean()(base, updates, parts, range(3), RNG)
+    exact = exact_product(base, updates, parts)
+    factors = {key: base[key] + averaged.delta[key] for key in base}
+    gap = np.linalg.norm(exact - factors[B] @ factors[A]) / np.linalg.norm(exact)
+    assert averaged.metrics["lora_interference"] == pytest.approx(gap, rel=1e-9)
+
+
+def test_freeze_a_averages_stale_discounted_updates_exactly() -> None:
+    base = lora_weights(0)
+    updates = [
+        dataclasses.replace(
+            update,
+            weights={**update.weights, A: base[A]},
+            delta={**update.delta, A: np.zeros_like(update.delta[A])},
+        )
+        for update in stale_updates(base)
+    ]
+    combined = FreezeA()(base, updates, [0.2, 0.3, 0.5], range(3), RNG)
+    expected = exact_product(base, updates, [0.2, 0.3, 0.5])
+    np.testing.assert_allclose(product(add_delta(base, combined.delta)), expected, atol=1e-5)
+    assert combined.metrics["lora_interference"] == pytest.approx(0, abs=1e-6)
+
+
+def test_a_factor_scales_an_update_after_the_shares_were_normalised() -> None:
+    base, locals_ = lora_weights(0), [lora_weights(1), lora_weights(2)]
+    first, second = updates_from(base, locals_)
+    combined = WeightedMean()(base, [first, dataclasses.replace(second, factor=0.5)], [1, 3], range(2), RNG)
+    expected = 0.25 * first.delta[HEAD] + 0.375 * second.delta[HEAD]
+    np.testing.assert_allclose(combined.delta[HEAD], expected, rtol=1e-12)
 
 
 def balanced_in_a_turned_basis(seed: int) -> Weights:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
 
     def make(**options: Any) -> Path:
         return write_sample_run(tmp_path / "runs", **options)
+
+    return make
+
+
+@pytest.fixture
+def make_timed_run(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a finished asynchronous run on two device classes and returns its directory."""
+
+    def make(**options: Any) -> Path:
+        return write_timed_run(tmp_path / "runs", **options)
 
     return make
 
@@ -102,6 +113,78 @@ def write_sample_run(
             summary |= selector_scores(rounds, rounds, has_truth)
         run.write_result(summary, users, agreement(selectors) if selectors else None)
         run.set_status("finished", round_number=rounds, exit_code=0)
+        run.sign()
+    return run.path
+
+
+def write_timed_run(
+    out: Path,
+    counts: Mapping[str, int] = {"phone": 24, "server": 8},
+    updates: int = 60,
+    busy: int = 16,
+    buffer: int = 4,
+    wait_s: float = 0.0,
+) -> Path:
+    """A buffered asynchronous run with its devices: phones are about ten times as slow as servers.
+
+    Slow phones hold the second planted group's taste. One task in eleven is lost. The first ``wait_s``
+    pass before anybody is online.
+    """
+    devices = [name for name, count in counts.items() for _ in range(count)]
+    run = new_run(out, "timed")
+    with run:
+        powers: dict[str, dict[str, Any]] = {
+            "phone": {"kind": "cpu", "power_w": 3.0},
+            "server": {"kind": "gpu", "power_w": 300.0},
+        }
+        run.write_fleet({name: powers[name] for name in counts}, devices)
+        if wait_s:
+            run.events.append({"kind": "wait", "round": 0, "waited_s": wait_s, "until_s": wait_s})
+        draw = generator(0, "timed")
+        clock_s, version, task = wait_s, 0, 0
+        flying: list[tuple[float, int, dict[str, Any]]] = []
+        buffered: list[dict[str, Any]] = []
+        while version < updates:
+            at_work = {record["client"] for _, _, record in flying}
+            for client in draw.permutation(len(devices)):
+                if len(flying) == busy or int(client) in at_work:
+                    continue
+                slow = 10.0 if devices[client] == "phone" else 1.0
+                parts = {"down_s": 2.0 * slow, "compute_s": slow * float(draw.uniform(6, 12)), "up_s": slow}
+                record: dict[str, Any] = {"client": int(client), "task": task, "sent_s": clock_s}
+                record["version"] = version
+                record |= {"code": "lost"} if task % 11 == 10 else {"code": "ok", **parts}
+                record |= {"arrived_s": clock_s + sum(parts.values()), "device": devices[client]}
+                if record["code"] == "ok":
+                    record["energy_j"] = parts["compute_s"] * float(powers[devices[client]]["power_w"])
+                heapq.heappush(flying, (record["arrived_s"], task, record))
+                task += 1
+            clock_s, _, record = heapq.heappop(flying)
+            record["staleness"] = version - record.pop("version")
+            buffered.append(record)
+            if sum(record["code"] == "ok" for record in buffered) < buffer:
+                continue
+            version += 1
+            for record in buffered:
+                run.clients.append({"round": version, **record})
+            failed = sum(record["code"] != "ok" for record in buffered)
+            metrics: dict[str, Any] = {"round": version, "version": version, "clock_s": clock_s}
+            metrics |= {"wall_s": 0.1 * version, "clients_ok": buffer, "clients_failed": failed, "fold": {}}
+            metrics |= {"bytes_up": 41_000 * task, "bytes_down": 41_000 * task}
+            metrics["evaluation"] = evaluation(0.73 - 0.22 * math.exp(-version / 12), len(devices), True)
+            run.metrics.append(metrics)
+            buffered = []
+        users = [
+            {"name": f"person {client}", "client_id": client, "num_pairs": 20, "oracle": 0.83}
+            | {"group": group, "accuracy": 0.75 - 0.15 * group + 0.02 * float(draw.normal())}
+            for client, device in enumerate(devices)
+            for group in [int(device == "phone" and client % 3 > 0)]
+        ]
+        summary = dict(metrics["evaluation"]) | {"rounds": version, "virtual_s": clock_s, "wall_s": 6.0}
+        summary |= {"bytes_up": metrics["bytes_up"], "bytes_down": metrics["bytes_down"], "retries": 2}
+        summary |= {"replies_ok": buffer * version, "replies_failed": task // 11}
+        run.write_result(summary | {"utilisation": 0.43, "energy_j": 123_456.0}, users)
+        run.set_status("finished", round_number=version, exit_code=0)
         run.sign()
     return run.path
 

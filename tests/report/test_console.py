@@ -7,7 +7,7 @@ import pytest
 
 from fedpref.report.console import RunConsole, closing_lines, eta_s, round_line
 from fedpref.report.runs import best_round
-from fedpref.report.units import human_bytes, human_seconds, percent, percent_tick
+from fedpref.report.units import human_bytes, human_joules, human_seconds, percent, percent_tick
 
 RECORD: dict[str, Any] = {
     "round": 3,
@@ -52,6 +52,21 @@ SUMMARY: dict[str, Any] = {
 )
 def test_bytes_have_three_digits_and_a_decimal_unit(num_bytes: float, text: str) -> None:
     assert human_bytes(num_bytes) == text
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "text"),
+    [
+        (0, "0.000 J"),
+        (0.25, "0.250 J"),
+        (0.9996, "1.00 J"),
+        (999.4, "999 J"),
+        (999.6, "1.00 kJ"),
+        (8.7e6, "8.70 MJ"),
+    ],
+)
+def test_energy_has_three_digits_and_a_decimal_unit(energy_j: float, text: str) -> None:
+    assert human_joules(energy_j) == text
 
 
 @pytest.mark.parametrize(

@@ -7,25 +7,12 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
+from toy_fleet import Timed
 
-from fedpref.errors import ConfigurationError
 from fedpref.flower import wire
+from fedpref.simulation.device_classes import Mix
 from fedpref.simulation.executor import attempt
-from fedpref.simulation.fleet import Uniform
 from fedpref.simulation.inline import Inline
-
-
-class Timed:
-    """Client i needs ``seconds[i]``."""
-
-    def __init__(self, *seconds):
-        self.seconds = seconds
-
-    def duration_s(self, client_id, task_number, flops, bytes_down, bytes_up):
-        return self.seconds[client_id]
-
-    def is_online(self, client_id, clock_s):
-        return True
 
 
 def messages(toy, *nodes):
@@ -77,11 +64,8 @@ def test_an_unknown_node_is_an_error_reply(toy):
 
 
 def test_an_offline_client_is_no_node(toy):
-    class Half(Timed):
-        def is_online(self, client_id, clock_s):
-            return client_id != 1
-
-    assert toy.grid(3, fleet=Half(1.0, 1.0, 1.0)).get_node_ids() == [1, 3]
+    fleet = Timed(1.0, is_online=lambda client_id, clock_s: client_id != 1)
+    assert toy.grid(3, fleet=fleet).get_node_ids() == [1, 3]
 
 
 def test_a_client_that_returns_no_message_is_a_failure_and_not_a_hang(toy):
@@ -91,7 +75,7 @@ def test_a_client_that_returns_no_message_is_a_failure_and_not_a_hang(toy):
 
     app = ClientApp()
     app.train()(lambda message, context: None)
-    with VirtualGrid(app, 1, Inline(), Uniform()) as grid:
+    with VirtualGrid(app, 1, Inline(), Mix()) as grid:
         (reply,) = grid.send_and_receive(messages(toy, 1))
     assert reply.error.code == 2 and "returned NoneType, not a Message" in reply.error.reason
 
@@ -108,7 +92,7 @@ def test_a_client_that_fails_halfway_keeps_its_old_state(toy):
         context.state["half"] = ConfigRecord({"done": 1})
         raise RuntimeError("halfway")
 
-    with VirtualGrid(app, 1, Inline(), Uniform()) as grid:
+    with VirtualGrid(app, 1, Inline(), Mix()) as grid:
         grid.send_and_receive(messages(toy, 1))
         assert grid.snapshot()[1] == {}
 
@@ -116,7 +100,7 @@ def test_a_client_that_fails_halfway_keeps_its_old_state(toy):
 def test_strict_lets_a_clients_own_exception_through(toy):
     grid = toy.grid(1, toy.PullRule(faults={0: "raise"}), Inline(strict=True))
     with pytest.raises(RuntimeError, match="the dog ate it"):
-        grid.push_messages(messages(toy, 1))
+        grid.send_and_receive(messages(toy, 1))
 
 
 def test_ctrl_c_in_a_client_is_not_mistaken_for_its_failure(toy):
@@ -130,8 +114,8 @@ def test_ctrl_c_in_a_client_is_not_mistaken_for_its_failure(toy):
     def train(message, context):
         raise KeyboardInterrupt
 
-    with VirtualGrid(app, 1, Inline(), Uniform()) as grid, pytest.raises(KeyboardInterrupt):
-        grid.push_messages(messages(toy, 1))
+    with VirtualGrid(app, 1, Inline(), Mix()) as grid, pytest.raises(KeyboardInterrupt):
+        grid.send_and_receive(messages(toy, 1))
 
 
 def test_client_code_sees_one_torch_thread(toy):
@@ -143,22 +127,11 @@ def test_client_code_sees_one_torch_thread(toy):
     app, seen, before = ClientApp(), [], torch.get_num_threads()
     torch.set_num_threads(2)
     app.train()(lambda message, context: seen.append(torch.get_num_threads()))
-    with VirtualGrid(app, 1, Inline(), Uniform()) as grid:
-        grid.push_messages(messages(toy, 1))
+    with VirtualGrid(app, 1, Inline(), Mix()) as grid:
+        grid.send_and_receive(messages(toy, 1))
     after = torch.get_num_threads()
     torch.set_num_threads(before)
     assert seen == [1] and after == 2
-
-
-def test_a_uniform_fleet_adds_latency_link_and_work():
-    fleet = Uniform(flops_per_s=10.0, down_bytes_per_s=4.0, up_bytes_per_s=2.0, latency_s=0.5)
-    assert fleet.duration_s(0, 0, flops=30.0, bytes_down=8, bytes_up=8) == 2 * 0.5 + 2.0 + 4.0 + 3.0
-
-
-@pytest.mark.parametrize("options", [{"flops_per_s": 0.0}, {"up_bytes_per_s": -1.0}, {"latency_s": -0.1}])
-def test_a_fleet_that_cannot_exist_is_refused(options):
-    with pytest.raises(ConfigurationError, match=f"fleet.{next(iter(options))}"):
-        Uniform(**options)
 
 
 def test_a_client_that_spoils_its_message_and_context_harms_nobody():

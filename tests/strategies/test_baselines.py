@@ -15,9 +15,8 @@ ZERO: Weights = {"w": np.zeros(1, np.float32)}
 
 def arrival(client: int, received: Weights, value: float) -> Arrival:
     weights = {"w": np.array([value], np.float32)}
-    return Arrival(
-        Task(client, received), Update(weights, difference(weights, received), 1, {}), "ok", 0, 0.0, 1.0
-    )
+    update = Update(weights, difference(weights, received), 1, {}, client)
+    return Arrival(Task(client, received), update, "ok", 0, 0.0, 1.0)
 
 
 def test_local_only_never_mixes_two_clients() -> None:

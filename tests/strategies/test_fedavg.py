@@ -7,10 +7,13 @@ from fedpref.errors import ConfigurationError
 from fedpref.maths.lora import SvdMean
 from fedpref.maths.weights import difference
 from fedpref.seeds import generator
-from fedpref.strategies.fedavg import FedAvg, draw_cohort
+from fedpref.strategies.cohort import draw_cohort
+from fedpref.strategies.fedavg import FedAvg
+from fedpref.strategies.global_model import GlobalModel
 from fedpref.types import Arrival, Task, Update, Weights
 
 MODEL: Weights = {"w": np.array([1.0, -1.0], np.float32)}
+STATE = GlobalModel(MODEL, None)
 RNG = generator(0, "unused")
 
 
@@ -18,7 +21,7 @@ def arrivals(*answers: tuple[Sequence[float], int]) -> list[Arrival]:
     out = []
     for client, (values, num_pairs) in enumerate(answers):
         weights = {"w": np.array(values, np.float32)}
-        update = Update(weights, difference(weights, MODEL), num_pairs, {})
+        update = Update(weights, difference(weights, MODEL), num_pairs, {}, client)
         out.append(Arrival(Task(client, MODEL, number=client), update, "ok", 0, 0.0, 1.0))
     return out
 
@@ -28,25 +31,25 @@ def arrivals(*answers: tuple[Sequence[float], int]) -> list[Arrival]:
     [("pairs", [1 * 0.1 + 5 * 0.9, 0]), ("clients", [3, 0]), ("sqrt", [1 * 0.25 + 5 * 0.75, 0])],
 )
 def test_the_new_model_is_the_weighted_mean_of_the_answers(share: str, expected: list[float]) -> None:
-    fold = FedAvg(share=share).fold(MODEL, arrivals(([1, 0], 1), ([5, 0], 9)), 0.0, RNG)  # type: ignore[arg-type]
-    np.testing.assert_allclose(fold.state["w"], expected, rtol=1e-6)
+    fold = FedAvg(share=share).fold(STATE, arrivals(([1, 0], 1), ([5, 0], 9)), 0.0, RNG)  # type: ignore[arg-type]
+    np.testing.assert_allclose(fold.state.weights["w"], expected, rtol=1e-6)
     assert fold.updated
 
 
 def test_one_answer_becomes_the_model_to_the_bit() -> None:
     values = generator(0, "values").normal(size=2).astype(np.float32)
-    fold = FedAvg().fold(MODEL, arrivals((values.tolist(), 3)), 0.0, RNG)
-    assert fold.state["w"].tobytes() == values.tobytes()
+    fold = FedAvg().fold(STATE, arrivals((values.tolist(), 3)), 0.0, RNG)
+    assert fold.state.weights["w"].tobytes() == values.tobytes()
 
 
 def test_server_lr_scales_the_step() -> None:
-    fold = FedAvg(server_lr=0.5).fold(MODEL, arrivals(([3, -1], 1)), 0.0, RNG)
-    np.testing.assert_array_equal(fold.state["w"], [2, -1])
+    fold = FedAvg(server_lr=0.5).fold(STATE, arrivals(([3, -1], 1)), 0.0, RNG)
+    np.testing.assert_array_equal(fold.state.weights["w"], [2, -1])
 
 
 def test_answers_without_pairs_advance_the_round_and_leave_the_model() -> None:
-    fold = FedAvg().fold(MODEL, arrivals(([3, 3], 0)), 0.0, RNG)
-    assert fold.updated and fold.state is MODEL
+    fold = FedAvg().fold(STATE, arrivals(([3, 3], 0)), 0.0, RNG)
+    assert fold.updated and fold.state is STATE
 
 
 def test_cohorts_cover_all_clients_evenly() -> None:

@@ -25,13 +25,13 @@ def fresh(*address: int | str) -> Weights:
 def trained(task: Task, delta: float | None = None) -> Update:
     noise = generator(1, "task", task.number).normal(size=3) if delta is None else np.full(3, delta)
     weights = {"w": (task.weights["w"] + noise).astype(np.float32)}
-    return Update(weights, difference(weights, task.weights), 1 + task.client_id, {})
+    return Update(weights, difference(weights, task.weights), 1 + task.client_id, {}, task.client_id)
 
 
 def scored(task: Task, losses: Mapping[int, Sequence[float]]) -> Update:
     values = losses.get(task.client_id, [1.0, 1.0, 1.0])
     finite = {f"loss_{u}": loss for u, loss in enumerate(values) if np.isfinite(loss)}
-    return Update({}, {}, 1, finite)
+    return Update({}, {}, 1, finite, task.client_id)
 
 
 def arrival(task: Task, update: Update | None) -> Arrival:
