@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from fedpref.errors import ConfigurationError
+from fedpref.federation.preflight import preflight
 from fedpref.federation.run import Record, Result, Run
 from fedpref.flower.app import client_app
 from fedpref.flower.exchange import Exchange
-from fedpref.federation.preflight import preflight
 from fedpref.flower.pace import foresight
 from fedpref.flower.rounds import Rounds, fresh_from
 from fedpref.flower.validation import ReplyLimits
 from fedpref.report.rundir import RunDirectory
 from fedpref.seeds import generator
-from fedpref.simulation.executor import Executor
 from fedpref.simulation.device_classes import Mix
+from fedpref.simulation.executor import Executor
 from fedpref.simulation.fleet import Fleet
 from fedpref.simulation.grid import VirtualGrid
 from fedpref.simulation.inline import Inline
