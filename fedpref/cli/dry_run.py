@@ -59,7 +59,7 @@ def plan_text(config: Mapping[str, Any], allow: Sequence[str] = ()) -> str:
             f"{human_bytes(2 * messages * message)} of tensor data",
             f"memory    models {human_bytes(message * (len(plan.tasks) + 2))}, "
             f"features at most {human_bytes(features)}",
-            f"virtual   about {human_seconds(longest_s * federation.rounds)}, if every round is as slow as the first",
+            f"virtual   about {human_seconds(longest_s * federation.rounds)}, were all rounds as the first",
             *(f"note      {note}" for note in population.notes),
         ]
     )

@@ -11,6 +11,7 @@ from fedpref.federation.preflight import preflight
 from fedpref.federation.run import Record, Result, Run
 from fedpref.flower.app import client_app
 from fedpref.flower.exchange import Exchange
+from fedpref.flower.fence import streams_kept
 from fedpref.flower.pace import foresight
 from fedpref.flower.rounds import Rounds, fresh_from
 from fedpref.flower.validation import ReplyLimits
@@ -152,5 +153,6 @@ class Federation:
         if isinstance(self.rule, Warmable):  # before the workers start: they read what is kept then
             asked = [held_out.pairs for held_out in self.population.held_out]
             self.rule.warm([*(shard.pairs for shard in self.population.shards), *asked])
-        with self.grid() as grid:
+        # Every use of the global random streams inside is seeded at an address of its own.
+        with streams_kept(), self.grid() as grid:
             return Run(self, grid, self.start(grid), directory, on_round).to_the_end(resume)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from typing import Any
+from typing import Any, TypeVar
 
 # Before the first import of Flower: nothing that fedpref starts phones home.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
@@ -21,7 +21,7 @@ os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
 with warnings.catch_warnings():
     # Flower's own imports use deprecated names of click; no reader of ours can mend that.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from flwr.app import Message, RecordDict
+    from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
     from flwr.common.serde import (
         message_from_proto,
         message_to_proto,
@@ -43,11 +43,14 @@ __all__ = [
     "empty_run",
     "message_from_bytes",
     "message_to_bytes",
+    "record_of",
     "records_from_bytes",
     "records_to_bytes",
     "stamp",
     "strategy",
 ]
+
+R = TypeVar("R", RecordDict, ArrayRecord, MetricRecord, ConfigRecord)
 
 _RUN_ID = _TASK_ID = _NODE_ID = 1
 
@@ -85,6 +88,16 @@ def copied(records: RecordDict) -> RecordDict:
     for key, record in data.items():
         data[key] = record.copy()
     return twin
+
+
+def record_of(kind: type[R], data: dict[str, Any]) -> R:
+    """A record around ``data``, whose keys and values are known to be of the right types.
+
+    As ``kind(data)``, but without a check of each value and a copy of each array.
+    """
+    record = kind()
+    record.__dict__["_data"] = data
+    return record
 
 
 def message_to_bytes(message: Message) -> bytes:

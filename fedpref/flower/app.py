@@ -16,7 +16,7 @@ from fedpref.flower.fence import rng_fence
 from fedpref.flower.node import Shards, partition_of, shard_of
 from fedpref.flower.pace import paced
 from fedpref.flower.segments import answer_segment
-from fedpref.seeds import generator
+from fedpref.seeds import generator, number
 from fedpref.types import ClientRule, Reply, Schema, Shard, Task
 
 __all__ = ["Shards", "client_app"]
@@ -56,7 +56,7 @@ class _Desk:
         received = wire.receive(message, client_id, self.seed, self._schema)
         task, rng = received.task, generator(int(received.address[0]), *received.address[1:])
         state = settle(context.state, received.acknowledged)
-        with rng_fence(generator(int(received.address[0]), "fence", *received.address[1:])):
+        with rng_fence(number(int(received.address[0]), "fence", *received.address[1:])):
             shard = shard_of(self.shards, client_id)
             if task.kind == "evaluate":
                 reply = evaluate(self.rule, task, shard)

@@ -32,7 +32,7 @@ def settle(records: RecordDict, acknowledged: int | None) -> ClientState:
         acknowledged: number of this client's last accepted task; -1 for none, which empties the state;
             None where the server does not say (stock Flower), which counts as accepted.
     """
-    if acknowledged == NOT_ACKNOWLEDGED:
+    if acknowledged == NOT_ACKNOWLEDGED and f"{_COMMITTED}.arrays" in records:
         _write(records, _COMMITTED, ClientState())
     if _TASK in records:
         if acknowledged is None or records[_TASK]["number"] == acknowledged:
@@ -44,6 +44,8 @@ def settle(records: RecordDict, acknowledged: int | None) -> ClientState:
 
 def propose(records: RecordDict, state: ClientState, task_number: int) -> None:
     """Keep ``state`` as pending until ``task_number`` is acknowledged; ``records`` changes in place."""
+    if not state.arrays and not state.numbers and f"{_COMMITTED}.arrays" not in records:
+        return  # nothing was kept and nothing is
     _write(records, _PENDING, state)
     records[_TASK] = ConfigRecord({"number": task_number})
 

@@ -10,6 +10,7 @@ Source: the protobuf encoding guide, https://protobuf.dev/programming-guides/enc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from flwr.app import Array, ArrayRecord, Message, Metadata, RecordDict
@@ -32,7 +33,7 @@ def framed_bytes(message: Message) -> int:
 
 
 def _varint(value: int) -> int:
-    return max(1, (value.bit_length() + 6) // 7)
+    return 1 if value < 128 else (value.bit_length() + 6) // 7
 
 
 def _zigzag(value: int) -> int:
@@ -48,6 +49,7 @@ def _length(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
+@lru_cache(maxsize=4096)  # names come again and again
 def _text(text: str) -> int:
     """A string field; an empty one is left out."""
     return _block(_length(text)) if text else 0
@@ -64,7 +66,7 @@ def _metadata(metadata: Metadata) -> int:
     optional = metadata.src_task_id, metadata.dst_task_id
     return (
         sum(map(_number, numbers))
-        + sum(map(_text, texts))
+        + sum(_block(len(text)) if text.isascii() and text else _text(text) for text in texts)
         + sum(_TAG + _DOUBLE for value in (metadata.ttl, metadata.created_at) if value)
         + sum(_TAG + _varint(value) for value in optional if value is not None)
     )

@@ -85,7 +85,7 @@ class FlowerStrategy:
         inner = recalled(self.inner, state.memory)
         if self.cohort_size is not None:
             _set_cohort(inner, min(self.cohort_size, len(idle)))
-        with rng_fence(rng):
+        with rng_fence(int(rng.integers(2**32))):
             messages = list(
                 inner.configure_train(
                     state.round_index + 1, named_arrays(state.weights), ConfigRecord(), _StubGrid(idle)
@@ -104,7 +104,7 @@ class FlowerStrategy:
         replies = _replies_of(arrivals, getattr(inner, "arrayrecord_key", "arrays"))
         round_index = state.round_index + 1
         try:
-            with rng_fence(rng):
+            with rng_fence(int(rng.integers(2**32))):
                 arrays, metrics = inner.aggregate_train(round_index, replies)
         except AppExitException as error:
             raise FederationError(f"round {round_index}: {type(inner).__name__} stopped: {error}") from error

@@ -24,6 +24,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedpref.errors import ConfigurationError
+from fedpref.flower._shim import record_of
 from fedpref.flower.records import decoded, flat_array, of_kind
 from fedpref.types import ClientId, Reply, Scalar, Schema, Settings, Task, Weights
 
@@ -52,6 +53,7 @@ FLAT = "flat"
 NUM_EXAMPLES = "num-examples"
 NOT_ACKNOWLEDGED = -1
 _SETTING = "setting."
+_LONG = 2**16  # characters of a manifest that is not worth keeping
 _MESSAGE_TYPES = {
     "train": "train",
     "resume": "train.resume",
@@ -111,7 +113,12 @@ def schema_of(weights: Weights) -> dict[str, tuple[int, ...]]:
 
 def manifest_of(schema: Schema) -> str:
     """A schema as JSON."""
-    return json.dumps([[key, list(schema[key])] for key in sorted(schema)], separators=(",", ":"))
+    return _manifest(tuple((key, tuple(schema[key])) for key in sorted(schema)))
+
+
+@lru_cache(maxsize=64)  # as many models as are in use at a time, or more
+def _manifest(items: tuple[tuple[str, tuple[int, ...]], ...]) -> str:
+    return json.dumps(items, separators=(",", ":"))
 
 
 def schema_from(manifest: object) -> dict[str, tuple[int, ...]]:
@@ -122,6 +129,12 @@ def schema_from(manifest: object) -> dict[str, tuple[int, ...]]:
     """
     if not isinstance(manifest, str):
         raise ValueError(f"a manifest is a string, got {type(manifest).__name__}")
+    parse = _schema if len(manifest) < _LONG else _schema.__wrapped__
+    return dict(parse(manifest))
+
+
+@lru_cache(maxsize=64)
+def _schema(manifest: str) -> dict[str, tuple[int, ...]]:
     schema: dict[str, tuple[int, ...]] = {}
     entries = json.loads(manifest)
     for entry in entries if isinstance(entries, list) else [entries]:
@@ -189,9 +202,16 @@ def send(task: Task, packed: Packed, node_id: int, seed: int, acknowledged: int)
     }
     if task.reply is not None:
         config["reply"] = manifest_of(task.reply)
-    config.update({_SETTING + name: python_scalar(value) for name, value in task.settings.items()})
-    records = {"arrays": ArrayRecord({FLAT: packed.array}), "config": ConfigRecord(config)}
-    return Message(RecordDict(records), node_id, message_type(task.kind), group_id=str(task.version))
+    content = record_of(
+        RecordDict,
+        {
+            "arrays": record_of(ArrayRecord, {FLAT: packed.array}),
+            "config": (record := record_of(ConfigRecord, config)),
+        },
+    )
+    for name, value in task.settings.items():  # a strategy's own: Flower checks their types
+        record[_SETTING + name] = python_scalar(value)
+    return Message(content, node_id, message_type(task.kind), group_id=str(task.version))
 
 
 def python_scalar(value: Any) -> Any:
@@ -315,10 +335,10 @@ def answer(message: Message, received: Received, reply: Reply) -> Message:
     metrics = {name: float(value) for name, value in reply.metrics.items()}
     metrics[NUM_EXAMPLES] = int(reply.num_pairs)
     records: dict[str, Any] = {
-        "metrics": MetricRecord(metrics),
-        "config": ConfigRecord({"manifest": packed.manifest, "task": received.task.number}),
+        "metrics": record_of(MetricRecord, metrics),
+        "config": record_of(ConfigRecord, {"manifest": packed.manifest, "task": received.task.number}),
     }
     if received.task.kind != "evaluate":
-        is_flat = received.is_flat
-        records["arrays"] = ArrayRecord({FLAT: packed.array}) if is_flat else named_arrays(reply.weights)
-    return Message(RecordDict(records), reply_to=message)
+        flat = {FLAT: packed.array}
+        records["arrays"] = record_of(ArrayRecord, flat) if received.is_flat else named_arrays(reply.weights)
+    return Message(record_of(RecordDict, records), reply_to=message)

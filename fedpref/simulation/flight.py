@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Error, Message, MetricRecord
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fedpref.flower.records import array_bytes, of_kind
 from fedpref.types import ClientId
@@ -24,24 +24,30 @@ class Flight:
         order: of sending.
         client_id: who works; -1 for a node that is not there.
         start_s: when it began.
+        number: address of what happens to it.
+        bytes_down: tensor data of the task.
         offline_s: when its device goes offline.
         part: after which part of its time the task is lost; None if it is not.
         arrival_s: when the answer is there.
         message: the task, while there is no reply.
         ticket: of the executor, while there is no reply.
         reply: the answer.
+        state: of the client after it; None if the task was lost.
     """
 
     message_id: str
     order: int
     client_id: ClientId
     start_s: float
+    number: int = -1
+    bytes_down: int = 0
     offline_s: float = math.inf
     part: float | None = None
     arrival_s: float = 0.0
     message: Message | None = None
     ticket: int | None = None
     reply: Message | None = None
+    state: RecordDict | None = None
 
     @property
     def entry(self) -> tuple[float, ClientId, int, str]:

@@ -68,7 +68,7 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         self._num_sent = 0
         self._flights: dict[str, Flight] = {}
         self._heap: list[tuple[float, ClientId, int, str]] = []
-        self._latest: dict[ClientId, Flight] = {}
+        self._queues: dict[ClientId, list[Flight]] = {}  # of those with flights, in order of sending
         self._states: dict[ClientId, RecordDict] = {}
         self._workers = executor.start(client_app)
 
@@ -124,9 +124,8 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         for message in messages:
             stamped.append(_shim.stamp(message, f"m{self._num_sent}"))
             self._num_sent += 1
-        first = self._num_sent - len(stamped)
-        for batch in _one_a_node(stamped):
-            self._dispatch(batch, first)
+        for batch in _one_a_node(stamped, self._num_sent - len(stamped)):
+            self._dispatch(batch)
         return [message.metadata.message_id for message in stamped]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
@@ -182,12 +181,14 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
                 continue
             if flight.message_id not in wanted:
                 others.append(entry)
-            elif flight.reply is None:
+            elif flight.reply is None or entry[0] < flight.arrival_s:
                 self._collect(flight)
                 heapq.heappush(self._heap, flight.entry)
             else:
                 self._clock_s = limit_s = max(self._clock_s, flight.arrival_s)
                 arrived.append(flight.reply)
+                if flight.state is not None:
+                    self._states[flight.client_id] = flight.state
                 self._remove(flight)
         for entry in others:
             heapq.heappush(self._heap, entry)
@@ -196,7 +197,7 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         return arrived
 
     def forget(self, message_ids: Iterable[str]) -> None:
-        """Discard these answers; their clients stop working and are free."""
+        """Discard these answers; their clients stop working, are free, and keep the state from before."""
         for message_id in message_ids:
             flight = self._flights.get(message_id)
             if flight is not None:
@@ -212,11 +213,11 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
 
     # -------------------------------------------------------------------------- one flight
 
-    def _dispatch(self, messages: Sequence[Message], first: int) -> None:
-        """Send to distinct nodes; ``first`` numbers messages that bring no task number."""
+    def _dispatch(self, messages: Sequence[tuple[int, Message]]) -> None:
+        """Send to distinct nodes; the order of sending numbers messages that bring no task number."""
         jobs, flights = [], []
         online = self.devices.online(self._clock_s)
-        for order, message in enumerate(messages, first):
+        for order, message in messages:
             client_id = message.metadata.dst_node_id - 1
             reason = None
             if not 0 <= client_id < len(self.nodes):
@@ -225,18 +226,18 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
                 reason = "its device is offline"
             flight = Flight(message.metadata.message_id, order, client_id, self._clock_s)
             if reason is None:
-                busy = self._latest.get(client_id)
-                if busy is not None:  # its state passes from task to task
-                    self._collect(busy)
-                    flight.start_s = busy.arrival_s
-                context = self._context(client_id)
+                state = self._states.get(client_id, RecordDict())
+                for earlier in self._queues.get(client_id, ()):  # its state passes from task to task
+                    self._collect(earlier)
+                    flight.start_s = max(flight.start_s, earlier.arrival_s)
+                    state = state if earlier.state is None else earlier.state
+                context = self._context(client_id, state)
                 self._foresee(flight, message, context)
                 jobs.append(Job(message, context, self.devices.device(client_id).name))
                 flights.append(flight)
             else:
                 flight.arrival_s, flight.reply = self._clock_s, unavailable(message, reason)
-            self._flights[flight.message_id] = flight
-            self._latest[client_id] = flight
+            self._add(flight)
             heapq.heappush(self._heap, flight.entry)
         for flight, ticket in zip(flights, self._workers.submit(jobs), strict=True):
             flight.ticket = ticket
@@ -244,12 +245,12 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
     def _foresee(self, flight: Flight, message: Message, context: Context) -> None:
         """When the answer is there at the earliest."""
         device = self.devices.device(flight.client_id)
-        number = number_of(message, flight.order)
+        flight.number, flight.bytes_down = number_of(message, flight.order), array_bytes(message.content)
         flops = self._foresight(message, context).flops
-        least = timing(device, self.devices.seed, number, flops, array_bytes(message.content), 0)
+        least = timing(device, self.devices.seed, flight.number, flops, flight.bytes_down, 0)
         flight.message = message
         flight.offline_s = self.devices.online_until_s(flight.client_id, self._clock_s)
-        flight.part = lost_at(device, self.devices.seed, number)
+        flight.part = lost_at(device, self.devices.seed, flight.number)
         flight.arrival_s = flight.end_s(least.total_s)
 
     def _collect(self, flight: Flight) -> None:
@@ -258,32 +259,32 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
             return
         message, done = flight.message, self._workers.collect(flight.ticket)
         flight.message = flight.ticket = None
-        total_s = self._total_s(flight, message, done.reply)
+        flops, bytes_up = work_of(done.reply)
+        device = self.devices.device(flight.client_id)
+        spent = timing(device, self.devices.seed, flight.number, flops, flight.bytes_down, bytes_up)
         # No client is faster than its known work, not even one that fails or answers less.
-        flight.arrival_s = max(flight.arrival_s, flight.end_s(total_s))
-        if flight.part is not None:
-            flight.reply = unavailable(message, "its device dropped out")
-        elif flight.arrival_s >= flight.offline_s:
+        flight.arrival_s = max(flight.arrival_s, flight.end_s(spent.total_s))
+        if flight.arrival_s >= flight.offline_s:
             flight.reply = unavailable(message, "its device went offline")
+        elif flight.part is not None:
+            flight.reply = unavailable(message, "its device dropped out")
         else:
-            flight.reply = done.reply
-            self._states[flight.client_id] = done.context.state
+            flight.reply, flight.state = done.reply, done.context.state
 
-    def _total_s(self, flight: Flight, message: Message, reply: Message) -> float:
-        flops, bytes_up = work_of(reply)
-        device, number = self.devices.device(flight.client_id), number_of(message, flight.order)
-        bytes_down = array_bytes(message.content)
-        return timing(device, self.devices.seed, number, flops, bytes_down, bytes_up).total_s
+    def _add(self, flight: Flight) -> None:
+        self._flights[flight.message_id] = flight
+        self._queues.setdefault(flight.client_id, []).append(flight)
 
     def _remove(self, flight: Flight) -> None:
         del self._flights[flight.message_id]
-        if self._latest.get(flight.client_id) is flight:
-            del self._latest[flight.client_id]
+        queue = self._queues[flight.client_id]
+        queue.remove(flight)
+        if not queue:
+            del self._queues[flight.client_id]
 
-    def _context(self, client_id: ClientId) -> Context:
+    def _context(self, client_id: ClientId, state: RecordDict) -> Context:
         own = {"partition-id": client_id, "num-partitions": len(self.nodes)}
         config = own | node_config(self.devices.device(client_id))
-        state = self._states.get(client_id, RecordDict())
         return Context(_RUN_ID, self.nodes[client_id], config, state, {})
 
     # -------------------------------------------------------------------------- checkpoint
@@ -299,6 +300,8 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
             self._collect(flight)
             assert flight.reply is not None, "a flight is at work or has its reply"
             arrays[f"reply/{flight.message_id}"] = _as_array(_shim.message_to_bytes(flight.reply))
+            if flight.state is not None:
+                arrays[f"after/{flight.message_id}"] = _as_array(_shim.records_to_bytes(flight.state))
             flights.append([flight.message_id, flight.order, flight.client_id, _or_none(flight.arrival_s)])
         for client_id, state in self._states.items():
             if state:
@@ -309,12 +312,13 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
     def restore(self, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Inverse of :meth:`snapshot`."""
         self._clock_s, self._num_sent = tree["clock_s"], tree["num_sent"]
-        self._flights = {}
+        self._flights, self._queues = {}, {}
         for message_id, order, client_id, arrival_s in tree["flights"]:
             reply = _shim.message_from_bytes(arrays[f"reply/{message_id}"].tobytes())
             flight = Flight(message_id, order, client_id, 0.0, arrival_s=_or_infinity(arrival_s), reply=reply)
-            self._flights[message_id] = flight
-        self._latest = {flight.client_id: flight for flight in self._flights.values()}
+            if (after := arrays.get(f"after/{message_id}")) is not None:
+                flight.state = _shim.records_from_bytes(after.tobytes())
+            self._add(flight)
         self._heap = sorted(flight.entry for flight in self._flights.values())
         self._states = {
             int(key.removeprefix("state/")): _shim.records_from_bytes(array.tobytes())
@@ -323,16 +327,19 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         }
 
 
-def _one_a_node(messages: Sequence[Message]) -> list[list[Message]]:
-    """Batches in which no node occurs twice, so that a client's state passes from task to task."""
-    batches: list[list[Message]] = []
+def _one_a_node(messages: Sequence[Message], first: int) -> list[list[tuple[int, Message]]]:
+    """Batches in which no node occurs twice, so that a client's state passes from task to task.
+
+    Every message comes with its number in the order of sending, which begins with ``first``.
+    """
+    batches: list[list[tuple[int, Message]]] = []
     seen: dict[int, int] = {}
-    for message in messages:
+    for order, message in enumerate(messages, first):
         nth = seen.get(message.metadata.dst_node_id, 0)
         seen[message.metadata.dst_node_id] = nth + 1
         if nth == len(batches):
             batches.append([])
-        batches[nth].append(message)
+        batches[nth].append((order, message))
     return batches
 
 
