@@ -77,7 +77,6 @@ def methods(busy: int) -> Mapping[str, Strategy[Any]]:
         "fedbuff, as many as busy, no discount": replace(buffered, buffer_size=busy, staleness=Constant()),
         "fedbuff, expected weights": replace(buffered, combine=ExpectedWeights()),
         "fedbuff, fedau": replace(buffered, combine=FedAU()),
-        "fedasync, alpha as many as busy": FedAsync(alpha=1 / busy, concurrency=busy),
         "fedasync": FedAsync(concurrency=busy),
         "fedfix, half the slowest": FedFix(window_s=SLOWEST_S / 2, concurrency=busy, share="clients"),
         "fedcompass": FedCompass(min_steps=STEPS // 5, max_steps=STEPS, concurrency=busy),

@@ -48,7 +48,7 @@ class SlowGroup:
     def deploy(self, num_clients: int, seed: int) -> Deployed:
         """Devices by group."""
         fast = DeviceClass(
-            flops_per_s=1e4, down_bytes_per_s=1e12, up_bytes_per_s=1e12, latency_s=0, jitter=0.1
+            flops_per_s=1e4, down_bytes_per_s=1e12, up_bytes_per_s=1e12, latency_s=0.0, jitter=0.1
         )
         devices = fast.device("fast", 0.0), replace(fast, flops_per_s=1e3).device("slow", 0.0)
         presence = Presence(num_clients, [])
@@ -96,8 +96,8 @@ def main(num_populations: int = 10, jobs: int = 2) -> None:
         difference = worst[name] - worst["fedbuff"]
         error = difference.std(ddof=1) / np.sqrt(len(difference))
         print(
-            f"{name:40} worst group {worst[name].mean():.4f}, minus fedbuff {difference.mean():+.4f} ± {error:.4f}"
-            f"  mean {mean[name].mean():.4f}  gap closed {difference.mean() / gap.mean():.2f}"
+            f"{name:40} worst group {worst[name].mean():.4f}, minus fedbuff {difference.mean():+.4f} "
+            f"± {error:.4f}  mean {mean[name].mean():.4f}  gap closed {difference.mean() / gap.mean():.2f}"
         )
 
 

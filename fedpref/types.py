@@ -264,7 +264,8 @@ class Wait:
     Attributes:
         count: arrivals to wait for.
         until_s: a moment on the clock, not a duration.
-        drop_late: give up whatever has not arrived when the wait is over: an arrival with code "late".
+        drop_late: give up whatever has not arrived when the wait is over: an arrival with code "late". Then
+            ``count`` is of accepted answers, since others are there to make up for those that fail.
     """
 
     count: float = math.inf

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
@@ -47,7 +47,11 @@ def draw_cohort(
 
 
 def refill(
-    idle: Sequence[ClientId], concurrency: int | None, in_flight: int, rng: np.random.Generator
+    idle: Sequence[ClientId],
+    concurrency: int | None,
+    in_flight: int,
+    rng: np.random.Generator,
+    besides: Collection[ClientId] = (),
 ) -> list[ClientId]:
     """Idle clients that bring the tasks in flight back to ``concurrency``, drawn as a cohort is.
 
@@ -56,5 +60,10 @@ def refill(
         concurrency: tasks in flight at all times; None is everybody.
         in_flight: tasks that have not ended.
         rng: nothing is drawn from it where all idle clients are chosen.
+        besides: idle clients that are to get no task.
     """
-    return draw_cohort(idle, None if concurrency is None else concurrency - in_flight, rng)
+    missing = None if concurrency is None else concurrency - in_flight
+    if missing is not None and missing <= 0:  # most of the time, and the population may be large
+        return []
+    free = [client for client in idle if client not in besides] if besides else idle
+    return draw_cohort(free, missing, rng)

@@ -16,6 +16,7 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
 from fedpref.maths.dynamic_mixing import AnswerWeight, RefreshWeight
+from fedpref.maths.staleness import check_max_staleness
 from fedpref.maths.weights import difference
 from fedpref.strategies.cohort import check_cohort, refill
 from fedpref.strategies.global_model import GlobalModel, first_model, stepped
@@ -132,10 +133,7 @@ class FedASMU:
             raise ConfigurationError(f"strategy.refresh_at={self.refresh_at} is not in (0, 1), nor null")
         if self.local_steps is not None and self.local_steps < 1:
             raise ConfigurationError(f"strategy.local_steps={self.local_steps} must be at least 1, or null")
-        if self.max_staleness is not None and self.max_staleness < 0:
-            raise ConfigurationError(
-                f"strategy.max_staleness={self.max_staleness} must be 0 or more, or null"
-            )
+        check_max_staleness(self.max_staleness)
 
     def init(self, fresh: Fresh, clients: Sequence[ClientId], horizon: int, rng: np.random.Generator) -> Asmu:
         """The global model; every client has the initial coefficients.
@@ -157,8 +155,8 @@ class FedASMU:
         }
         resumed = sorted(client for client in halfway if state.halfway[client].fresh is None)
         tasks = [self._second(state, client, halfway[client]) for client in resumed]
-        others = [client for client in idle if client not in halfway] if resumed else idle
-        clients = refill(others, self.concurrency, state.in_flight + len(resumed), rng)
+        num_busy = state.in_flight + len(resumed)
+        clients = refill(idle, self.concurrency, num_busy, rng, besides=set(resumed))
         tasks += [self._first(state, client) for client in clients]
         after = replace(state, in_flight=state.in_flight + len(tasks), halfway=halfway)
         return after, Plan(tasks, Wait(count=1))

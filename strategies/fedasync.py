@@ -13,7 +13,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
-from fedpref.maths.staleness import Polynomial, Staleness, check_max_staleness
+from fedpref.maths.staleness import Polynomial, Staleness, check_max_staleness, check_staleness
 from fedpref.maths.weights import difference
 from fedpref.strategies.cohort import check_cohort, refill
 from fedpref.strategies.global_model import GlobalModel, first_model, stepped
@@ -55,6 +55,7 @@ class FedAsync:
     def __post_init__(self) -> None:
         if not 0 < self.alpha <= 1:
             raise ConfigurationError(f"strategy.alpha={self.alpha} is not in (0, 1]")
+        check_staleness(self.staleness)
         check_max_staleness(self.max_staleness)
         if not self.rho >= 0:
             raise ConfigurationError(f"strategy.rho={self.rho} must be 0 or more")

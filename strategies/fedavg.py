@@ -16,7 +16,14 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
 from fedpref.strategies.cohort import check_cohort, draw_cohort
-from fedpref.strategies.global_model import GlobalModel, Share, check_share, first_model, stepped
+from fedpref.strategies.global_model import (
+    GlobalModel,
+    Share,
+    check_server_lr,
+    check_share,
+    first_model,
+    stepped,
+)
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Task, Wait, Weights
 
 __all__ = ["FedAvg"]
@@ -33,7 +40,7 @@ class FedAvg:
         combine: how the deltas become one.
         deadline_s: virtual seconds after which an answer is not wanted; None waits for all.
         over_selection: share of clients asked beyond ``cohort_size``; the first ``cohort_size`` answers
-            count, whoever is later stops for nothing.
+            count, with those of the same instant; whoever is later stops for nothing.
     """
 
     cohort_size: int | None = None
@@ -45,6 +52,7 @@ class FedAvg:
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_server_lr(self.server_lr)
         if self.cohort_size is not None and self.cohort_size < 1:
             raise ConfigurationError(f"cohort_size={self.cohort_size} must be at least 1")
         if self.deadline_s is not None and not self.deadline_s > 0:
@@ -62,7 +70,8 @@ class FedAvg:
         """Clients asked a round; None is everybody."""
         if self.cohort_size is None:
             return None
-        return math.ceil(self.cohort_size * (1 + self.over_selection))
+        more = round(self.cohort_size * self.over_selection, 9)  # 25 * 0.12 is 3, whatever floats say
+        return self.cohort_size + math.ceil(more)
 
     def init(
         self, fresh: Fresh, clients: Sequence[ClientId], horizon: int, rng: np.random.Generator

@@ -14,9 +14,16 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
-from fedpref.maths.staleness import Polynomial, Staleness, check_max_staleness
+from fedpref.maths.staleness import Polynomial, Staleness, check_max_staleness, check_staleness
 from fedpref.strategies.cohort import check_cohort, refill
-from fedpref.strategies.global_model import GlobalModel, Share, check_share, first_model, stepped
+from fedpref.strategies.global_model import (
+    GlobalModel,
+    Share,
+    check_server_lr,
+    check_share,
+    first_model,
+    stepped,
+)
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Task, Update, Wait, Weights
 
 __all__ = ["Buffer", "FedBuff", "check_buffer"]
@@ -81,8 +88,10 @@ class FedBuff:
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_server_lr(self.server_lr)
         if self.buffer_size < 1:
             raise ConfigurationError(f"strategy.buffer_size={self.buffer_size} must be at least 1")
+        check_staleness(self.staleness)
         check_max_staleness(self.max_staleness)
 
     def init(

@@ -16,7 +16,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
-from fedpref.maths.staleness import Polynomial, Staleness
+from fedpref.maths.staleness import Polynomial, Staleness, check_staleness
 from fedpref.strategies.cohort import check_cohort, refill
 from fedpref.strategies.global_model import GlobalModel, first_model, stepped
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Task, Update, Wait, Weights
@@ -130,6 +130,7 @@ class FedCompass:
             raise ConfigurationError(f"strategy.latest={self.latest} must be 1 or more, and finite")
         if not 0 < self.alpha < math.inf:
             raise ConfigurationError(f"strategy.alpha={self.alpha} must be above 0, and finite")
+        check_staleness(self.staleness)
         if not 0 < self.speed_rate <= 1:
             raise ConfigurationError(f"strategy.speed_rate={self.speed_rate} is not in (0, 1]")
 
@@ -168,8 +169,7 @@ class FedCompass:
     def _free(self, state: Compass, idle: Sequence[ClientId], rng: np.random.Generator) -> Sequence[ClientId]:
         """Whom to give a task."""
         waiting = {held.update.client_id for group in state.groups.values() for held in group.held}
-        free = [client for client in idle if client not in waiting] if waiting else idle
-        return refill(free, self.concurrency, len(state.group_of) + len(waiting), rng)
+        return refill(idle, self.concurrency, len(state.group_of) + len(waiting), rng, besides=waiting)
 
     def _joined(self, groups: Mapping[int, Group], step_s: float, clock_s: float) -> tuple[int, int]:
         """Steps and number of the group in which a client can do the most; of the oldest of equals."""

@@ -19,6 +19,7 @@ from fedpref.strategies.cohort import check_cohort, refill
 from fedpref.strategies.global_model import (
     GlobalModel,
     Share,
+    check_server_lr,
     check_share,
     first_model,
     share_of,
@@ -52,10 +53,14 @@ class Windows:
 
 def next_tick_s(clock_s: float, window_s: float) -> float:
     """The first multiple of ``window_s`` after ``clock_s``."""
+    return _next_tick(clock_s, window_s) * window_s
+
+
+def _next_tick(clock_s: float, window_s: float) -> int:
     tick = math.floor(clock_s / window_s) + 1
     while tick * window_s <= clock_s:
         tick += 1
-    return tick * window_s
+    return tick
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,7 @@ class FedFix:
 
     def __post_init__(self) -> None:
         check_share(self.share)
+        check_server_lr(self.server_lr)
         if not 0 < self.window_s < math.inf:
             raise ConfigurationError(f"strategy.window_s={self.window_s} must be above 0 and finite")
 
@@ -136,8 +142,8 @@ class FedFix:
         return Fold(replace(after, model=model), updated=1, metrics=metrics)
 
     def _windows(self, arrival: Arrival, clock_s: float) -> int:
-        # Both are ticks, so the rounding leaves nothing to a float that just misses a multiple.
-        return max(1, round((clock_s - arrival.sent_s) / self.window_s))
+        # Work begins between two ticks where nobody was online before; this tick is the last that counts.
+        return _next_tick(clock_s, self.window_s) - _next_tick(arrival.sent_s, self.window_s)
 
     def _count(self, windows: int, num_busy: int, state: Windows) -> float:
         if not self.reweight:

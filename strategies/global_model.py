@@ -6,6 +6,7 @@ FedBuff, FedFix and the others equal FedAvg bit for bit where their theory says 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -16,7 +17,7 @@ from fedpref.errors import ConfigurationError
 from fedpref.maths.weights import add_delta, zeros
 from fedpref.types import ClientId, Combine, Fresh, Update, Weights
 
-__all__ = ["GlobalModel", "Share", "check_share", "first_model", "share_of", "stepped"]
+__all__ = ["GlobalModel", "Share", "check_server_lr", "check_share", "first_model", "share_of", "stepped"]
 
 Share = Literal["pairs", "sqrt", "clients"]
 
@@ -33,8 +34,13 @@ def first_model(fresh: Fresh, combine: Combine, clients: Sequence[ClientId]) -> 
     """The initial model at the address ("global",), which all strategies start from.
 
     Raises:
-        ConfigurationError: the combine cannot work with these weights; better now than after a round.
+        ConfigurationError: the combine is none, or cannot work with these weights; better now than after a
+            round.
     """
+    if not callable(combine):
+        raise ConfigurationError(
+            f"strategy.combine={combine!r} is no combine; name one with combine={combine}"
+        )
     model = GlobalModel(fresh("global"), combine.init(clients))
     trial = Update(model.weights, zeros(model.weights), 1, {}, clients[0])
     combine(model.weights, [trial], [1.0], [clients[0]], np.random.default_rng(0), model.memory)
@@ -49,6 +55,16 @@ def check_share(share: str) -> None:
     """
     if share not in get_args(Share):
         raise ConfigurationError(f"strategy.share={share!r} must be pairs, sqrt or clients")
+
+
+def check_server_lr(server_lr: float) -> None:
+    """Refuse a server step that leads nowhere or away from the clients' models.
+
+    Raises:
+        ConfigurationError: it is not a finite number above 0.
+    """
+    if not 0 < server_lr < math.inf:
+        raise ConfigurationError(f"strategy.server_lr={server_lr} must be above 0, and finite")
 
 
 def share_of(update: Update, share: Share) -> float:

@@ -1,4 +1,4 @@
-"""What can be refused before a run: tasks that fit into no memory, deadlines that nobody can meet."""
+"""What can be refused before a run: too little memory, deadlines that nobody can meet, pools of no device."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fedpref.flower.segments import as_training
 from fedpref.maths.weights import num_bytes
 from fedpref.simulation.deployed import check_memory
 from fedpref.simulation.fleet import Devices, node_config, timing
+from fedpref.simulation.ray import RayPool
 from fedpref.types import ClientRule, HasWorkload, Shard, Task, Workload
 
 if TYPE_CHECKING:
@@ -24,17 +25,20 @@ _FLOAT32_BYTES = 4
 
 
 def preflight(federation: Federation, tasks: Sequence[Task]) -> None:
-    """Refuse a federation whose first tasks its devices cannot do.
+    """Refuse a federation whose first tasks its devices cannot do, or whose executor has no place for them.
 
     Args:
         federation: what will run.
         tasks: of its first plan, at time 0, with everybody idle.
 
     Raises:
-        ConfigurationError: naming the device class or the deadline, and the mend.
+        ConfigurationError: naming the device class, the deadline or the pool, and the mend.
     """
     shards = federation.population.shards
     devices = federation.fleet.deploy(len(shards), federation.seed)
+    if isinstance(federation.executor, RayPool):
+        owned = {devices.device(shard.client_id).name for shard in shards}
+        federation.executor.check_classes(devices.names, owned)
     if isinstance(federation.rule, HasWorkload) and tasks:
         rule = federation.rule
         works = ((shard, replace(tasks[0], client_id=shard.client_id)) for shard in shards)
@@ -77,7 +81,9 @@ def check_deadline(rule: ClientRule, task: Task, shards: Sequence[Shard], device
         if needed_s < fastest_s:
             fastest_s, fastest = needed_s, shard.client_id
     name = devices.device(fastest).name
+    # Who works by the deadline has cut the steps to one already.
+    other = "a faster fleet" if "within_s" in task.settings else "client.local_steps lower"
     raise ConfigurationError(
         f"strategy.deadline_s: tasks expire after {task.expires_s:g} s, but the fastest client, {fastest} on "
-        f"a {name}, needs {fastest_s:.4g} s; set a longer one, or client.local_steps lower"
+        f"a {name}, needs {fastest_s:.4g} s; set a longer one, or {other}"
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import heapq
 import math
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -73,7 +73,7 @@ class _Books:
     open: dict[str, _Open] = field(default_factory=dict)
     working: set[ClientId] = field(default_factory=set)
     expiries: list[tuple[float, str]] = field(default_factory=list)  # a heap of those that are finite
-    closed: dict[str, str] = field(default_factory=dict)
+    closed: OrderedDict[str, str] = field(default_factory=OrderedDict)  # the oldest first
     acknowledged: dict[ClientId, int] = field(default_factory=dict)
     rejections: Counter[ClientId] = field(default_factory=Counter)  # in a row
     traffic: Traffic = Traffic()
@@ -157,19 +157,27 @@ class Exchange:
             ConfigurationError: a task for a client that is unknown or still at work, or weights that
                 cannot travel.
         """
-        arrivals = self._send(tasks, version)
-        while self._books.open and sum(arrival.code != EXPIRED for arrival in arrivals) < wait.count:
+        arrivals: list[Arrival] = []
+        num_counted = 0
+
+        def take(ended: Sequence[Arrival]) -> None:
+            nonlocal num_counted
+            arrivals.extend(ended)
+            num_counted += sum(a.is_ok if wait.drop_late else a.code != EXPIRED for a in ended)
+
+        take(self._send(tasks, version))
+        while self._books.open and num_counted < wait.count:
             until_s = min(wait.until_s, self._next_expiry_s())
             replies = self.grid.next_arrivals(self._books.open.keys(), until_s)
             for reply in replies:
-                arrivals += self._receive(reply, version)
-            arrivals += self._expire(version)
+                take(self._receive(reply, version))
+            take(self._expire(version))
             if not replies and self.clock_s < until_s:  # time stands still: nothing will ever come
-                arrivals += self._give_up(self._books.open, LOST, "no answer will come", version)
+                take(self._give_up(self._books.open, LOST, "no answer will come", version))
             if self.clock_s >= wait.until_s:
                 break
         if wait.drop_late:
-            arrivals += self._give_up(self._books.open, LATE, "others came first", version)
+            take(self._give_up(self._books.open, LATE, "others came first", version))
         if wait.count == math.inf and self.clock_s < wait.until_s < math.inf:  # an appointment
             self.grid.next_arrivals((), wait.until_s)
         return sorted(arrivals, key=lambda arrival: arrival.task.number)
@@ -284,7 +292,7 @@ class Exchange:
         self._books.working.discard(self._books.open.pop(message_id).task.client_id)
         self._books.closed[message_id] = code_of_another
         while len(self._books.closed) > min(4 * len(self.nodes), _MOST_CLOSED_REMEMBERED):
-            del self._books.closed[next(iter(self._books.closed))]
+            self._books.closed.popitem(last=False)
 
     def _arrival(self, entry: _Open, outcome: Update | Rejection, version: int, bytes_up: int = 0) -> Arrival:
         update, code, detail = (
@@ -362,7 +370,7 @@ class Exchange:
             )
             open_tasks[entry["message"]] = _Open(task, entry["sent_s"], entry["bytes_down"])
         self._books = _Books(
-            closed=dict(tree["closed"]),
+            closed=OrderedDict(tree["closed"]),
             acknowledged={int(client): number for client, number in tree["acknowledged"].items()},
             rejections=Counter({int(client): count for client, count in tree["rejections"].items()}),
             traffic=Traffic(**tree["traffic"]),

@@ -165,8 +165,8 @@ class Rounds:
 
     def _nobody(self, since_s: float) -> FederationError:
         return FederationError(
-            f"round {self.step + 1}: nobody has worked since t={since_s:g} s and the limit max_wait_s="
-            f"{self.max_wait_s:g} is over; raise it, or let the fleet's devices be online more often"
+            f"round {self.step + 1}: from t={since_s:g} s on nobody works within max_wait_s="
+            f"{self.max_wait_s:g}; raise it, or let the fleet's devices be online more often"
         )
 
     def _count_failures(self, arrivals: Sequence[Arrival]) -> None:

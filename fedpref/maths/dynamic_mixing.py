@@ -59,7 +59,7 @@ class AnswerWeight:
         step = lr * _bounded(slope) * _share_slope(mu, self._xi(version, age))
         fade = self._fade(version, age)
         return AnswerWeight(
-            scale=max(_LEAST, self.scale - step * fade),
+            scale=_lowered(self.scale, step * fade),
             decay=max(0.0, self.decay + step * self.scale * math.log(age) * fade),
             offset=max(0.0, self.offset - step),
         )
@@ -112,7 +112,7 @@ class RefreshWeight:
             return self
         step = lr * _bounded(slope) * _share_slope(mu, phi)
         return RefreshWeight(
-            scale=max(_LEAST, self.scale - step * phi / self.scale),
+            scale=_lowered(self.scale, step * phi / self.scale),
             caution=max(0.0, self.caution + step * self.scale / math.sqrt(version * age)),
         )
 
@@ -123,6 +123,11 @@ class RefreshWeight:
 def _bounded(slope: float) -> float:
     """At most 1 either way: losses are the client's word, and one answer must not decide all later ones."""
     return max(-1.0, min(1.0, slope))
+
+
+def _lowered(scale: float, by: float) -> float:
+    """A coefficient that stays above 0; one that began below the least is not raised to it."""
+    return max(min(_LEAST, scale), scale - by)
 
 
 def _share(mu: float, strength: float) -> float:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from fedpref.errors import ConfigurationError
 
-__all__ = ["Constant", "Hinge", "Polynomial", "Staleness", "check_max_staleness"]
+__all__ = ["Constant", "Hinge", "Polynomial", "Staleness", "check_max_staleness", "check_staleness"]
 
 
 class Staleness(Protocol):
@@ -69,6 +69,19 @@ class Hinge:
     def __call__(self, staleness: int) -> float:
         """The discount."""
         return 1.0 / (self.slope * max(0.0, staleness - self.delay) + 1.0)
+
+
+def check_staleness(staleness: Staleness) -> None:
+    """Refuse what is no discount, such as the name of one.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if not callable(staleness):
+        raise ConfigurationError(
+            f"strategy.staleness={staleness!r} is no discount; set strategy.staleness._target_="
+            f"{__name__}.Polynomial, or .Hinge, or .Constant"
+        )
 
 
 def check_max_staleness(max_staleness: int | None) -> None:

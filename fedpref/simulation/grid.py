@@ -11,6 +11,7 @@ Source of this rule: conservative simulation, Chandy and Misra 1979.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -187,8 +188,7 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
             else:
                 self._clock_s = limit_s = max(self._clock_s, flight.arrival_s)
                 arrived.append(flight.reply)
-                if flight.state is not None:
-                    self._states[flight.client_id] = flight.state
+                self._keep_state(flight)
                 self._remove(flight)
         for entry in others:
             heapq.heappush(self._heap, entry)
@@ -206,9 +206,15 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
                     self._workers.discard(flight.ticket)
 
     def await_online(self, until_s: float) -> bool:
-        """Jump to the moment in which somebody is online, or to ``until_s``; True if somebody is."""
+        """Jump to the moment in which somebody is online, or to ``until_s``; True if somebody is.
+
+        With an infinite ``until_s`` the clock stays where it is if nobody will ever be online.
+        """
         online_s = self.devices.next_online_s(self._clock_s)
-        self._clock_s = max(self._clock_s, min(online_s, until_s))
+        then_s = min(online_s, until_s)
+        if then_s == math.inf:
+            return False
+        self._clock_s = max(self._clock_s, then_s)
         return online_s <= until_s
 
     # -------------------------------------------------------------------------- one flight
@@ -270,6 +276,14 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
             flight.reply = unavailable(message, "its device dropped out")
         else:
             flight.reply, flight.state = done.reply, done.context.state
+
+    def _keep_state(self, flight: Flight) -> None:
+        """The client's state is that after this task; those of earlier ones, unread as yet, are past."""
+        if flight.state is None:
+            return
+        self._states[flight.client_id] = flight.state
+        for earlier in itertools.takewhile(lambda other: other is not flight, self._queues[flight.client_id]):
+            earlier.state = None
 
     def _add(self, flight: Flight) -> None:
         self._flights[flight.message_id] = flight

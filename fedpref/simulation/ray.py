@@ -11,7 +11,7 @@ import gc
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from flwr.app import Array, Error, Message
 from flwr.clientapp import ClientApp
 
 import fedpref
-from fedpref.errors import ConfigurationError, FederationError
+from fedpref.errors import ConfigurationError, FederationError, did_you_mean
 from fedpref.simulation.executor import CRASHED, RAISED, Done, Job
 from fedpref.simulation.ray_address import check_address, is_on_loopback
 from fedpref.simulation.ray_crew import Actor, Crew, Task
@@ -71,6 +71,26 @@ class RayPool(Pool):
         """All pools that have actors, by configuration key; the common one is "executor"."""
         common = {"executor": self} if self.num_workers else {}
         return {**common, **{f"executor.pools.{name}": pool for name, pool in self.pools.items()}}
+
+    def check_classes(self, names: Sequence[str], owned: Collection[str]) -> None:
+        """Refuse a pool that no device could use, and clients whose device class is left without one.
+
+        Args:
+            names: all device classes of the fleet.
+            owned: those that a client has.
+
+        Raises:
+            ConfigurationError: naming the pool, or the class.
+        """
+        for name in self.pools:
+            if name not in names:
+                raise ConfigurationError(
+                    f"executor.pools.{name} is for no device class of the fleet.{did_you_mean(name, names)} "
+                    f"There are {', '.join(names)}"
+                )
+        for name in sorted(owned):
+            if not self.num_workers and name not in self.pools:
+                raise ConfigurationError(_no_worker(name))
 
     def start(self, app: ClientApp) -> _RayWorkers:
         """Start or join Ray and make all actors.
@@ -232,10 +252,7 @@ class _RayWorkers:
     def _crew_of(self, device: str) -> Crew:
         crew = self._crews.get(f"executor.pools.{device}") or self._crews.get("executor")
         if crew is None:
-            raise ConfigurationError(
-                f"executor.num_workers=0 leaves no worker for clients of device class '{device}'; "
-                f"set executor.pools.{device}.num_workers=1, or executor.num_workers"
-            )
+            raise ConfigurationError(_no_worker(device))
         return crew
 
     # ---------------------------------------------------------------------------------- the flow
@@ -318,6 +335,13 @@ def _ship(array: Array) -> Any:
     import ray
 
     return ray.put(array)
+
+
+def _no_worker(device: str) -> str:
+    return (
+        f"executor.num_workers=0 leaves no worker for clients of device class '{device}'; "
+        f"set executor.pools.{device}.num_workers=1, or executor.num_workers"
+    )
 
 
 def _crash(error: Exception) -> str:

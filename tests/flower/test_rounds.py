@@ -467,3 +467,13 @@ def test_an_infinite_duration_never_arrives_and_its_client_is_lost(toy):
     fleet = Timed(1.0, math.inf, is_online=lambda client_id, clock_s: client_id != 2)
     arrivals = toy.rounds(3, fleet=fleet).advance().arrivals
     assert [(a.task.client_id, a.code, a.arrived_s) for a in arrivals] == [(0, "ok", 1.0), (1, "lost", 1.0)]
+
+
+def test_over_selection_makes_up_for_tasks_that_are_lost(toy):
+    fleet = Mix({"one": DeviceClass(dropout_rate=0.5)})
+    weights = toy.PullRule().fresh(np.random.default_rng(0))
+    exchange = toy.exchange(12, fleet=fleet)
+    tasks = [Task(client, weights, number=client) for client in range(12)]
+    codes = [a.code for a in exchange.run(tasks, Wait(count=4, drop_late=True), 0)]
+    assert codes.count("lost") >= 1 and codes.count("ok") >= 4
+    assert len(codes) == 12 and exchange.num_in_flight == 0  # whoever is late is free again

@@ -71,3 +71,9 @@ def test_one_loss_however_large_moves_a_coefficient_by_the_step_size_at_most() -
     after = before.adapted(1.0, 3, 2, -1e300, lr)
     assert after == before.adapted(1.0, 3, 2, -1.0, lr)
     assert 0 < after.offset - before.offset <= lr
+
+
+def test_a_step_of_zero_leaves_even_the_smallest_coefficients_as_they_are() -> None:
+    answer, refresh = AnswerWeight(1e-12, 0.5, 1.0), RefreshWeight(1e-12, 0.5)
+    assert answer.adapted(1.0, 1, 2, -0.5, 0.0) == answer
+    assert refresh.adapted(1.0, 2, 2, -0.5, 0.0) == refresh

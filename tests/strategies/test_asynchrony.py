@@ -15,6 +15,7 @@ from fedpref.strategies.afa_cs import AfaCs
 from fedpref.strategies.cohort import refill
 from fedpref.strategies.fedasync import FedAsync
 from fedpref.strategies.fedbuff import FedBuff
+from fedpref.strategies.fedcompass import FedCompass
 from fedpref.strategies.fedfix import FedFix
 from fedpref.strategies.tail_average import TailAverage
 from fedpref.types import Strategy, Wait
@@ -165,3 +166,20 @@ def test_nobody_is_drawn_where_enough_are_busy(in_flight: int) -> None:
     assert refill([1, 2, 5], 3, in_flight, generator(0)) == []
     assert refill([], 3, 0, generator(0)) == []
     assert refill([1, 2, 5], None, in_flight, generator(0)) == [1, 2, 5]
+
+
+@pytest.mark.parametrize("kind", [FedAsync, FedBuff, FedCompass])
+def test_the_name_of_a_discount_is_refused_with_the_mend(kind: Any) -> None:
+    with pytest.raises(ConfigurationError, match=r"staleness='hinge' is no discount; .*_target_=.*Hinge"):
+        kind(staleness="hinge")
+
+
+def test_a_refill_passes_over_those_who_are_spoken_for_and_looks_at_nobody_where_none_is_missing() -> None:
+    assert refill([1, 2, 5], 9, 0, generator(0), besides={2}) == [1, 5]
+    assert refill([1, 2, 5], None, 0, generator(0), besides={1, 5}) == [2]
+
+    class Unseen(tuple[int, ...]):
+        def __iter__(self) -> Any:
+            raise AssertionError("the whole population is looked at")
+
+    assert refill(Unseen((1, 2, 5)), 3, 3, generator(0), besides={2}) == []

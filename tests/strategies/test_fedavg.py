@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,9 @@ from fedpref.maths.weights import difference
 from fedpref.seeds import generator
 from fedpref.strategies.cohort import draw_cohort
 from fedpref.strategies.fedavg import FedAvg
+from fedpref.strategies.fedbuff import FedBuff
+from fedpref.strategies.fedfix import FedFix
+from fedpref.strategies.fedprox import FedProx
 from fedpref.strategies.global_model import GlobalModel
 from fedpref.types import Arrival, Task, Update, Weights
 
@@ -73,3 +77,25 @@ def test_an_impossible_cohort_is_refused(cohort_size: int, message: str) -> None
 def test_a_combine_that_cannot_work_is_refused_before_the_first_round() -> None:
     with pytest.raises(ConfigurationError, match="LoRA"):
         FedAvg(combine=SvdMean()).init(lambda *a: MODEL, range(7), 1, RNG)
+
+
+@pytest.mark.parametrize(
+    ("cohort_size", "over_selection", "asked"), [(50, 0.1, 55), (25, 0.12, 28), (10, 0.25, 13), (7, 0.0, 7)]
+)
+def test_over_selection_asks_the_share_more_rounded_up_and_no_more(
+    cohort_size: int, over_selection: float, asked: int
+) -> None:
+    # 50 * (1 + 0.1) is 55.00000000000001 to a computer.
+    assert FedAvg(cohort_size=cohort_size, over_selection=over_selection).num_asked == asked
+
+
+@pytest.mark.parametrize("kind", [FedAvg, FedBuff, FedFix, FedProx])
+@pytest.mark.parametrize("server_lr", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_server_step_that_leads_nowhere_or_away_is_refused(kind: Any, server_lr: float) -> None:
+    with pytest.raises(ConfigurationError, match=f"strategy.server_lr={server_lr}"):
+        kind(server_lr=server_lr)
+
+
+def test_the_name_of_a_combine_is_refused_with_the_mend() -> None:
+    with pytest.raises(ConfigurationError, match="'svd' is no combine; name one with combine=svd"):
+        FedAvg(combine="svd").init(lambda *a: MODEL, range(7), 1, RNG)  # type: ignore[arg-type]

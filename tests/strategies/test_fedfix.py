@@ -122,6 +122,16 @@ def test_the_windows_of_a_client_add_up_to_the_ticks_whatever_the_floats_do() ->
         assert clock.state.num_windows == last_tick.sum()
 
 
+def test_work_that_begins_between_two_ticks_counts_for_the_ticks_at_which_it_is_awaited() -> None:
+    # Nobody was online before 0.625 s. Client 0 is in one of the two sums at 1 s and 2 s, client 1 in both.
+    clock = Clock(FedFix(1.0), [0.0, 1.0], [1.0, 0.25], steps=1)
+    clock.clock_s = 0.625
+    clock.advance()
+    clock.advance()
+    assert [(a.task.client_id, a.arrived_s) for a in clock.arrivals] == [(1, 0.875), (0, 1.625), (1, 1.25)]
+    assert (clock.state.num_answers, clock.state.num_windows) == (3, 1 + 2 + 1)
+
+
 @pytest.mark.parametrize("window_s", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_window_that_never_ends_or_never_begins_is_refused(window_s: float) -> None:
     with pytest.raises(ConfigurationError, match=f"strategy.window_s={window_s}"):

@@ -1,0 +1,73 @@
+"""What clients keep: read back, rewound to a checkpoint, and small in memory."""
+
+from pathlib import Path
+
+import pytest
+
+from fedpref.errors import CheckpointError, StorageError
+from fedpref.simulation.client_store import ClientStore
+
+
+def test_the_newest_state_of_each_client_is_read_back_and_strangers_have_none() -> None:
+    store = ClientStore()
+    for client, state in [(3, b"old"), (1, b""), (3, b"new")]:
+        store.put(client, state)
+    assert [store.get(client) for client in (1, 2, 3)] == [b"", None, b"new"]
+    assert list(store.clients()) == [(1, b""), (3, b"new")]
+    assert (store.num_clients, store.num_bytes) == (2, 3)
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_a_rewound_store_is_as_it_was_at_the_mark(tmp_path: Path, is_reopened: bool) -> None:
+    store = ClientStore(tmp_path / "clients.db")
+    store.put(0, b"a")
+    store.put(1, b"b")
+    mark = store.mark()
+    before = list(store.clients())
+    store.put(0, b"c")
+    store.put(2, b"d")
+    if is_reopened:
+        store.close()
+        store = ClientStore(tmp_path / "clients.db")
+    store.rewind(mark)
+    assert list(store.clients()) == before
+    store.put(0, b"e")  # and goes on
+    assert store.get(0) == b"e" and store.mark() == mark + 1
+
+
+def test_what_was_not_marked_is_lost_with_the_process_and_the_mark_is_not(tmp_path: Path) -> None:
+    store = ClientStore(tmp_path / "clients.db")
+    store.put(0, b"kept")
+    mark = store.mark()
+    store.put(0, b"lost")
+    store._database.close()  # as a kill leaves it: without a commit
+    survivor = ClientStore(tmp_path / "clients.db")
+    survivor.rewind(mark)
+    assert survivor.get(0) == b"kept"
+
+
+def test_forgetting_keeps_what_the_oldest_checkpoint_needs() -> None:
+    store = ClientStore()
+    marks = []
+    for state in (b"1", b"2", b"3"):
+        store.put(0, state)
+        store.put(1, state) if state == b"1" else None
+        marks.append(store.mark())
+    store.forget_before(marks[1])
+    store.rewind(marks[1])
+    assert (store.get(0), store.get(1)) == (b"2", b"1")
+    store.rewind(marks[1])
+    assert store._database.execute("SELECT COUNT(*) FROM states").fetchone() == (2,)
+
+
+def test_a_store_that_ends_before_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    store = ClientStore(tmp_path / "clients.db")
+    store.put(0, b"a")
+    with pytest.raises(CheckpointError, match="end at 1, but the checkpoint needs them up to 5"):
+        store.rewind(5)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "clients.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(StorageError, match="cannot be kept there"):
+        ClientStore(tmp_path / "clients.db")
