@@ -11,6 +11,7 @@ import copy
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from pathlib import PurePath
 from typing import NamedTuple, Protocol
 
 from flwr.app import Context, Error, Message
@@ -18,7 +19,17 @@ from flwr.clientapp import ClientApp
 
 from fedpref.flower import _shim
 
-__all__ = ["CRASHED", "RAISED", "Done", "Executor", "Job", "Workers", "attempt", "one_torch_thread"]
+__all__ = [
+    "CRASHED",
+    "RAISED",
+    "Done",
+    "Executor",
+    "Job",
+    "Workers",
+    "attempt",
+    "failure_of",
+    "one_torch_thread",
+]
 
 
 class Job(NamedTuple):
@@ -44,6 +55,8 @@ class Done(NamedTuple):
 
 RAISED = 2
 """Flower's error code of a client app that raised."""
+
+_FRAMES = 3
 
 CRASHED = 8
 """Flower's error code of a client app whose process died."""
@@ -97,11 +110,18 @@ def attempt(app: ClientApp, message: Message, context: Context, strict: bool = F
         reply = app(_copied_message(message), trial)
         if not isinstance(reply, Message):
             raise TypeError(f"the client app returned {type(reply).__name__}, not a Message")
-    except (Exception, SystemExit):  # whatever a client raises, or exits with, is its own failure
+    except (Exception, SystemExit) as error:  # whatever a client raises, or exits with, is its own failure
         if strict:
             raise
-        return Done(Message(Error(RAISED, traceback.format_exc(limit=-3)), reply_to=message), context)
+        return Done(Message(Error(RAISED, failure_of(error)), reply_to=message), context)
     return Done(_copied_message(reply), trial)
+
+
+def failure_of(error: BaseException) -> str:
+    """Where a client failed and with what; files without folders, so that it is equal everywhere."""
+    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES:]
+    lines = [f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}" for frame in frames]
+    return "\n".join([*lines, f"{type(error).__name__}: {error}"])
 
 
 @contextlib.contextmanager

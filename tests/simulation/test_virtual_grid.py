@@ -155,3 +155,12 @@ def test_a_client_that_spoils_its_message_and_context_harms_nobody():
     assert reply.has_error() and after is context and not context.state
     assert message.content["config"] == {"round": 1}
     assert message.content["arrays"]["w"].numpy().tolist() == [1.0, 1.0]
+
+
+def test_a_clients_failure_says_where_it_was_without_the_folders_of_this_machine(toy):
+    grid = toy.grid(1, toy.PullRule(faults={0: "raise"}))
+    (reply,) = grid.send_and_receive(messages(toy, 1))
+    *where, what = reply.error.reason.splitlines()
+    assert what == "RuntimeError: the dog ate it"
+    assert where[-1].startswith("toy_federation.py:")
+    assert "/" not in reply.error.reason and "\\" not in reply.error.reason
