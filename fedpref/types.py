@@ -397,6 +397,22 @@ class ClientRule(Protocol):
         ...
 
 
+@runtime_checkable
+class Personal(Protocol):
+    """A client rule whose clients add a part of their own to the model, which never leaves them."""
+
+    def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
+        """The weights that serve one client, in a form that ``margins`` takes.
+
+        Args:
+            weights: what the strategy serves, shared or the client's own.
+            shard: the client's training pairs; None for a newcomer without any, who gets what the
+                population's prior gives.
+            state: what the client keeps; empty for one that never trained.
+        """
+        ...
+
+
 class Workload(NamedTuple):
     """What a task takes on any device, known before it is done.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -10,9 +10,27 @@ import numpy as np
 
 from fedpref.errors import FederationError
 from fedpref.evaluation import metrics
-from fedpref.types import ClientRule, Pairs, Population, Strategy, Weights
+from fedpref.types import (
+    ClientId,
+    ClientRule,
+    ClientState,
+    Pairs,
+    Personal,
+    Population,
+    Strategy,
+    Weights,
+)
 
-__all__ = ["Answer", "OrderAware", "answer_of", "answers_of", "together"]
+__all__ = ["Answer", "Kept", "OrderAware", "answer_of", "answers_of", "nothing_kept", "together"]
+
+Kept = Callable[[ClientId], ClientState]
+"""What a client keeps, as far as the server has accepted it."""
+
+
+def nothing_kept(client_id: ClientId) -> ClientState:
+    """Of clients without a memory."""
+    return ClientState()
+
 
 _MOST_GROUPINGS = 8
 _kept_groupings: WeakKeyDictionary[Population, dict[tuple[int, ...], Pairs]] = WeakKeyDictionary()
@@ -38,15 +56,28 @@ class Answer(NamedTuple):
 
 
 def answers_of(
-    rule: ClientRule, strategy: Strategy[Any], state: Any, population: Population, indices: Sequence[int]
+    rule: ClientRule,
+    strategy: Strategy[Any],
+    state: Any,
+    population: Population,
+    indices: Sequence[int],
+    kept: Kept,
 ) -> dict[int, Answer]:
     """What is answered on every held-out set in ``indices``; one call per set of served models.
+
+    Where the rule is personal every client adds its own part first.
 
     Raises:
         FederationError: a margin is not finite, or there is not one a pair.
     """
     # All served weights stay referenced until the end: an identity is only unique among living objects.
     served = {index: strategy.serve(state, population.held_out[index].client_id) for index in indices}
+    if isinstance(rule, Personal):
+        for index, models in served.items():
+            client = population.held_out[index].client_id
+            shard = None if client is None else population.shards[client]
+            own = ClientState() if client is None else kept(client)
+            served[index] = [rule.personalise(model, shard, own) for model in models]
     alike: dict[Hashable, list[int]] = {}
     for index, models in served.items():
         alike.setdefault(_identity(models), []).append(index)

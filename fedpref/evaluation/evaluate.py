@@ -10,7 +10,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.evaluation import metrics
-from fedpref.evaluation.answers import answer_of, answers_of, together
+from fedpref.evaluation.answers import Kept, answer_of, answers_of, nothing_kept, together
 from fedpref.evaluation.groups import (
     Agreement,
     Grouping,
@@ -73,7 +73,12 @@ class Evaluation:
 
 
 def evaluate(
-    rule: ClientRule, strategy: Strategy[Any], state: Any, population: Population, rng: np.random.Generator
+    rule: ClientRule,
+    strategy: Strategy[Any],
+    state: Any,
+    population: Population,
+    rng: np.random.Generator,
+    kept: Kept = nothing_kept,
 ) -> Evaluation:
     """Score what ``strategy`` serves to the owner of each held-out set.
 
@@ -87,6 +92,7 @@ def evaluate(
         state: the strategy's state.
         population: held-out pairs and, if known, the truth.
         rng: the draws of the bootstrap.
+        kept: what clients keep, for rules that are personal.
 
     Raises:
         ConfigurationError: there is no held-out pair.
@@ -96,7 +102,7 @@ def evaluate(
     if not indices:
         raise ConfigurationError("the population has no held-out pairs: hold some out to evaluate on")
     truth = population.truth
-    answers = answers_of(rule, strategy, state, population, indices)
+    answers = answers_of(rule, strategy, state, population, indices, kept)
     groups = strategy.groups(state) if isinstance(strategy, Grouping) else None
     p_chosen = {} if truth is None else {index: truth.p_chosen(index) for index in indices}
     users = [

@@ -17,6 +17,7 @@ from fedpref.flower.rounds import Rounds, fresh_from
 from fedpref.flower.validation import ReplyLimits
 from fedpref.report.rundir import RunDirectory
 from fedpref.seeds import generator
+from fedpref.simulation.client_store import ClientStore
 from fedpref.simulation.device_classes import Mix
 from fedpref.simulation.executor import Executor
 from fedpref.simulation.fleet import Fleet
@@ -110,8 +111,12 @@ class Federation:
         state = self.strategy.init(fresh, clients, self.rounds, rng)
         return self.strategy.plan(state, clients, 0.0, generator(self.seed, "plan", 0))[1]
 
-    def grid(self) -> VirtualGrid:
-        """The clients behind a Flower grid in virtual time; a context manager that starts the executor."""
+    def grid(self, directory: RunDirectory | None = None) -> VirtualGrid:
+        """The clients behind a Flower grid in virtual time; a context manager that starts the executor.
+
+        Args:
+            directory: where what clients keep is stored; None keeps it as long as the grid.
+        """
         shards = self.population.shards
         return VirtualGrid(
             client_app(self.rule, shards, self.seed),
@@ -120,6 +125,7 @@ class Federation:
             self.fleet,
             self.seed,
             foresight(self.rule, shards),
+            None if directory is None else ClientStore(directory.path / "clients.db"),
         )
 
     def start(self, grid: VirtualGrid) -> Rounds:
@@ -154,5 +160,5 @@ class Federation:
             asked = [held_out.pairs for held_out in self.population.held_out]
             self.rule.warm([*(shard.pairs for shard in self.population.shards), *asked])
         # Every use of the global random streams inside is seeded at an address of its own.
-        with streams_kept(), self.grid() as grid:
+        with streams_kept(), self.grid(directory) as grid:
             return Run(self, grid, self.start(grid), directory, on_round).to_the_end(resume)

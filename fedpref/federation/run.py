@@ -73,6 +73,7 @@ class Run:
         self.on_round = on_round
         self.history: list[Record] = []
         self.counts: dict[str, float] = {"replies_ok": 0, "replies_failed": 0, "busy_s": 0.0, "energy_j": 0.0}
+        self.saved: list[Mapping[str, Any]] = []  # the grid's part of the checkpoints made so far
         self.wall_before_s = 0.0
         self.started = time.monotonic()
 
@@ -129,7 +130,9 @@ class Run:
         """Off the clock: it is the observer's work, not the federation's."""
         federation, rounds = self.federation, self.rounds
         rng = generator(federation.seed, "evaluation", rounds.version)
-        return evaluate(federation.rule, rounds.strategy, rounds.state, federation.population, rng)
+        return evaluate(
+            federation.rule, rounds.strategy, rounds.state, federation.population, rng, rounds.exchange.kept
+        )
 
     # ---------------------------------------------------------------------------- logging
 
@@ -215,7 +218,12 @@ class Run:
         arrays = {f"state/{name}": array for name, array in state_arrays.items()}
         arrays |= {f"rounds/{name}": array for name, array in round_arrays.items()}
         root = self.directory.path / "checkpoints"
-        checkpoint.save(root, self.rounds.version, tree, arrays, self.federation.checkpoint_keep)
+        keep = self.federation.checkpoint_keep
+        checkpoint.save(root, self.rounds.version, tree, arrays, keep)
+        self.saved.append(rounds["exchange"]["grid"])
+        if len(self.saved) > keep:
+            self.saved = self.saved[-keep:]
+            self.grid.forget_states_before(self.saved[0])
 
     def _restore(self) -> None:
         assert self.directory is not None, "only a run with a directory can resume"

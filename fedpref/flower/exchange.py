@@ -20,12 +20,13 @@ from flwr.app import Message
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim, wire
+from fedpref.flower.client_state import settle
 from fedpref.flower.framing import framed_bytes
 from fedpref.flower.idle import idle_of
 from fedpref.flower.records import array_bytes
 from fedpref.flower.timed import Snapshot, TimedGrid
 from fedpref.flower.validation import Rejection, ReplyLimits, validate_reply
-from fedpref.types import OK, Arrival, ClientId, Task, Update, Wait
+from fedpref.types import OK, Arrival, ClientId, ClientState, Task, Update, Wait
 
 __all__ = ["EXPIRED", "FAILED", "LATE", "LOST", "Exchange", "Traffic"]
 
@@ -142,6 +143,11 @@ class Exchange:
     def idle(self) -> Sequence[ClientId]:
         """Clients that are online and without a task, in ascending order."""
         return idle_of(self.grid.online(self.nodes), self.working)
+
+    def kept(self, client_id: ClientId) -> ClientState:
+        """What a client keeps, as its next task will find it."""
+        records = _shim.copied(self.grid.client_records(client_id))
+        return settle(records, self._books.acknowledged.get(client_id, wire.NOT_ACKNOWLEDGED))
 
     # ------------------------------------------------------------------------------ a round
 

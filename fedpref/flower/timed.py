@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedpref.errors import CheckpointError, FederationError
@@ -64,6 +64,14 @@ class TimedGrid(Protocol):
 
     def forget(self, message_ids: Iterable[str]) -> None:
         """No longer wait for these replies: they are discarded, not kept unread."""
+        ...
+
+    def client_records(self, client_id: int) -> RecordDict:
+        """What client ``client_id`` keeps in its context.
+
+        Raises:
+            FederationError: the clients are elsewhere, and what they keep stays there.
+        """
         ...
 
     def snapshot(self) -> Snapshot:
@@ -137,6 +145,10 @@ class WallGrid:
         if self._unwanted:
             late = self.grid.pull_messages(sorted(self._unwanted))
             self._unwanted.difference_update(reply.metadata.reply_to_message_id for reply in late)
+
+    def client_records(self, client_id: int) -> RecordDict:
+        """Refused: what clients of a live wire keep stays with them."""
+        raise FederationError("what clients of a live Flower grid keep cannot be read from the server")
 
     def snapshot(self) -> Snapshot:
         """Refused: a live wire cannot be stopped and taken up again."""

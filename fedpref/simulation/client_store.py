@@ -37,6 +37,7 @@ class ClientStore:
     """
 
     def __init__(self, path: Path | None = None) -> None:
+        self.path = path
         try:
             # An empty name is SQLite's temporary file: on disk, and gone when it is closed.
             self._database = sqlite3.connect("" if path is None else path, isolation_level=None)
@@ -45,11 +46,14 @@ class ClientStore:
         except sqlite3.Error as error:
             raise StorageError(f"{path}: the clients' states cannot be kept there: {error}") from error
         self._moment = self._newest()
+        self._is_open = True
 
-    def get(self, client_id: ClientId) -> bytes | None:
-        """The client's newest state; None if it never kept one."""
-        query = "SELECT state FROM states WHERE client = ? ORDER BY moment DESC LIMIT 1"
-        row = self._database.execute(query, (client_id,)).fetchone()
+    def get(self, client_id: ClientId, mark: int | None = None) -> bytes | None:
+        """The client's state at ``mark``, by default the newest; None if it never kept one."""
+        if not self._moment:
+            return None
+        query = "SELECT state FROM states WHERE client = ? AND moment <= ? ORDER BY moment DESC LIMIT 1"
+        row = self._database.execute(query, (client_id, self._moment if mark is None else mark)).fetchone()
         return None if row is None else row[0]
 
     def put(self, client_id: ClientId, state: bytes) -> None:
@@ -115,9 +119,10 @@ class ClientStore:
 
     def close(self) -> None:
         """Make everything durable and close the file. Closing twice is fine."""
-        if self._database.in_transaction:
+        if self._is_open:
+            self._is_open = False
             self._execute("COMMIT")
-        self._database.close()
+            self._database.close()
 
     def _newest(self) -> int:
         return int(self._database.execute("SELECT COALESCE(MAX(moment), 0) FROM states").fetchone()[0])

@@ -26,6 +26,7 @@ from flwr.serverapp import Grid
 from fedpref.flower import _shim
 from fedpref.flower.records import array_bytes
 from fedpref.flower.timed import Snapshot
+from fedpref.simulation.client_store import ClientStore
 from fedpref.simulation.executor import Executor, Job
 from fedpref.simulation.fleet import Fleet, lost_at, node_config, timing
 from fedpref.simulation.flight import Flight, number_of, unavailable, work_of
@@ -59,6 +60,7 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         fleet: Fleet,
         seed: int = 0,
         foresight: Foresight = _no_foresight,
+        store: ClientStore | None = None,
     ) -> None:
         _shim.adopt_process()
         self.nodes = range(1, num_clients + 1)
@@ -70,7 +72,7 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         self._flights: dict[str, Flight] = {}
         self._heap: list[tuple[float, ClientId, int, str]] = []
         self._queues: dict[ClientId, list[Flight]] = {}  # of those with flights, in order of sending
-        self._states: dict[ClientId, RecordDict] = {}
+        self._store = store or ClientStore()
         self._workers = executor.start(client_app)
 
     @property
@@ -87,8 +89,9 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         self.close()
 
     def close(self) -> None:
-        """Free the executor's workers."""
+        """Free the executor's workers, and make durable what clients keep."""
         self._workers.close()
+        self._store.close()
 
     # ---------------------------------------------------------------- the grid of Flower
 
@@ -232,7 +235,7 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
                 reason = "its device is offline"
             flight = Flight(message.metadata.message_id, order, client_id, self._clock_s)
             if reason is None:
-                state = self._states.get(client_id, RecordDict())
+                state = self.client_records(client_id)
                 for earlier in self._queues.get(client_id, ()):  # its state passes from task to task
                     self._collect(earlier)
                     flight.start_s = max(flight.start_s, earlier.arrival_s)
@@ -281,9 +284,18 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         """The client's state is that after this task; those of earlier ones, unread as yet, are past."""
         if flight.state is None:
             return
-        self._states[flight.client_id] = flight.state
+        self._put(flight.client_id, flight.state)
         for earlier in itertools.takewhile(lambda other: other is not flight, self._queues[flight.client_id]):
             earlier.state = None
+
+    def client_records(self, client_id: ClientId) -> RecordDict:
+        """What a client keeps in its context; a copy."""
+        kept = self._store.get(client_id)
+        return RecordDict() if kept is None else _shim.records_from_bytes(kept)
+
+    def _put(self, client_id: ClientId, records: RecordDict) -> None:
+        if records or self._store.get(client_id) is not None:
+            self._store.put(client_id, _shim.records_to_bytes(records))
 
     def _add(self, flight: Flight) -> None:
         self._flights[flight.message_id] = flight
@@ -317,11 +329,11 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
             if flight.state is not None:
                 arrays[f"after/{flight.message_id}"] = _as_array(_shim.records_to_bytes(flight.state))
             flights.append([flight.message_id, flight.order, flight.client_id, _or_none(flight.arrival_s)])
-        for client_id, state in self._states.items():
-            if state:
-                arrays[f"state/{client_id}"] = _as_array(_shim.records_to_bytes(state))
+        if self._store.path is None:
+            arrays |= {f"state/{client}": _as_array(state) for client, state in self._store.clients()}
         self._heap = sorted(flight.entry for flight in self._flights.values())
-        return {"clock_s": self._clock_s, "num_sent": self._num_sent, "flights": flights}, arrays
+        tree = {"clock_s": self._clock_s, "num_sent": self._num_sent, "flights": flights}
+        return tree | {"kept": self._store.mark()}, arrays
 
     def restore(self, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Inverse of :meth:`snapshot`."""
@@ -334,11 +346,15 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
                 flight.state = _shim.records_from_bytes(after.tobytes())
             self._add(flight)
         self._heap = sorted(flight.entry for flight in self._flights.values())
-        self._states = {
-            int(key.removeprefix("state/")): _shim.records_from_bytes(array.tobytes())
-            for key, array in arrays.items()
-            if key.startswith("state/")
-        }
+        # A store of its own file has what the snapshot counts on; a temporary one starts afresh.
+        self._store.rewind(0 if self._store.path is None else tree["kept"])
+        for key, array in arrays.items():
+            if key.startswith("state/"):
+                self._store.put(int(key.removeprefix("state/")), array.tobytes())
+
+    def forget_states_before(self, tree: Mapping[str, Any]) -> None:
+        """Drop what clients kept before a snapshot that is the oldest which will be restored."""
+        self._store.forget_before(tree["kept"])
 
 
 def _one_a_node(messages: Sequence[Message], first: int) -> list[list[tuple[int, Message]]]:

@@ -205,4 +205,4 @@ def test_every_answer_comes_when_and_as_if_it_had_been_computed_at_dispatch(
     fresh = new_grid(fleet)
     fresh.restore(*grid.snapshot())
     assert kept.keys() == {str(client) for client in states_of(eager.states)}
-    assert states_of(fresh._states) == states_of(eager.states)
+    assert states_of({client: fresh.client_records(client) for client in range(len(fresh.nodes))}) == states_of(eager.states)
