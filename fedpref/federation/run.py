@@ -75,6 +75,7 @@ class Run:
         self.counts: dict[str, float] = {"replies_ok": 0, "replies_failed": 0, "busy_s": 0.0, "energy_j": 0.0}
         self.saved: list[Mapping[str, Any]] = []  # the grid's part of the checkpoints made so far
         self.wall_before_s = 0.0
+        self.retries_before = 0
         self.started = time.monotonic()
 
     @property
@@ -212,6 +213,7 @@ class Run:
             "rounds": rounds,
             "offsets": self.directory.offsets(),
             "wall_s": self.wall_s,
+            "retries": self.retries_before + self.grid.retries,
             "counts": self.counts,
             "clients": [shard.name for shard in self.federation.population.shards],
         }
@@ -234,7 +236,7 @@ class Run:
         )
         self.directory.truncate_to(tree["offsets"])
         self.counts = dict(tree["counts"])
-        self.wall_before_s = float(tree["wall_s"])
+        self.wall_before_s, self.retries_before = float(tree["wall_s"]), int(tree["retries"])
         for warning in warnings:
             self.directory.events.append({"kind": "checkpoint", "detail": warning})
 
@@ -250,7 +252,7 @@ class Run:
             "replies_failed": self.counts["replies_failed"],
             "utilisation": utilisation(self.counts["busy_s"], num_clients, self.grid.clock_s),
             "energy_j": self.counts["energy_j"],
-            "retries": self.grid.retries,
+            "retries": self.retries_before + self.grid.retries,
             "rounds": self.rounds.version,
             "num_clients": num_clients,
             "bytes_up": traffic.framed_up_bytes,

@@ -47,7 +47,8 @@ def foresight(rule: ClientRule, shards: Shards) -> Callable[[Message, Context], 
             if task is None or task.kind == "evaluate":
                 return _UNKNOWN
             shard = shard_of(shards, client_id)
-            return rule.workload(as_training(paced(task, rule, shard, context.node_config), rule), shard)
+            work = rule.workload(as_training(paced(task, rule, shard, context.node_config), rule), shard)
+            return work if 0 <= work.flops < math.inf else _UNKNOWN
         except Exception:  # whatever is wrong with a message, the client's own answer names it
             return _UNKNOWN
 

@@ -45,7 +45,8 @@ class WeightedMean:
     """``delta = sum_i p_i factor_i delta_i`` with ``p_i = shares_i / sum(shares)``, in float64.
 
     Applied to LoRA factors this is the operator "avg": A and B are averaged apart, and
-    ``lora_interference`` in the log says how far that is from averaging the products BA.
+    ``lora_interference`` in the log says how far that is from averaging the products BA. ``weight_sum`` is
+    1, or less where updates are stale.
 
     Source: McMahan et al. 2017 (FedAvg), algorithm 1.
     """
@@ -66,11 +67,9 @@ class WeightedMean:
         from fedpref.maths.lora import interference
 
         parts = normalised(shares)
+        factors = [part * update.factor for part, update in zip(parts, updates, strict=True)]
         gap = interference(base, updates, parts)
         return Combined(
-            weighted_sum(
-                [update.delta for update in updates],
-                [part * update.factor for part, update in zip(parts, updates, strict=True)],
-            ),
-            {} if gap is None else {"lora_interference": gap},
+            weighted_sum([update.delta for update in updates], factors),
+            {"weight_sum": sum(factors), **({} if gap is None else {"lora_interference": gap})},
         )

@@ -201,8 +201,9 @@ def test_every_answer_comes_when_and_as_if_it_had_been_computed_at_dispatch(
         grid.forget(unwanted)
         seen += expected
     assert len(seen) > 20
+    numbers = range(len(grid.nodes))
     kept = {k.removeprefix("state/"): a for k, a in grid.snapshot()[1].items() if k.startswith("state/")}
     fresh = new_grid(fleet)
     fresh.restore(*grid.snapshot())
     assert kept.keys() == {str(client) for client in states_of(eager.states)}
-    assert states_of({client: fresh.client_records(client) for client in range(len(fresh.nodes))}) == states_of(eager.states)
+    assert states_of({client: fresh.client_records(client) for client in numbers}) == states_of(eager.states)
