@@ -20,10 +20,11 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
+from fedpref.objectives.grouping import grouping_split, models_to_score
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
-from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
+from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights, Workload
 
 __all__ = ["LinearReward"]
 
@@ -32,10 +33,11 @@ _KEY = "score.weight"
 
 @dataclass(frozen=True)
 class LinearReward:
-    """Trains ``score.weight``, shape (1, H), on frozen features; keeps nothing between tasks.
+    """Trains ``score.weight``, shape (1, H), on frozen features, and scores several; keeps nothing.
 
-    A task's settings may give ``local_steps`` and ``proximal_mu``. The work is done in float64 and sent
-    in float32. Optimisers start afresh in every task.
+    A task's settings may give ``local_steps``, ``proximal_mu``, ``grouping_share`` and ``grouping_seed``, and
+    those of a task to score ``num_selectors``, the models that it holds. The work is done in float64 and
+    sent in float32. Optimisers start afresh in every task.
 
     Attributes:
         backbone: gives the features.
@@ -90,24 +92,35 @@ class LinearReward:
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
     ) -> tuple[Reply, ClientState]:
-        """Train on the shard.
+        """Train on the shard ("train"), or report the losses of several models ("score").
 
-        Metrics: ``loss_before`` and ``loss_after`` on the whole shard (before: at the received weights),
-        ``steps_done``, ``skipped_steps`` (their gradient was not finite), ``flops`` (what ``workload`` says,
-        exactly), and with a proximal term ``inexactness``, FedProx's gamma: the norm of the local
-        objective's gradient, after over before.
+        Metrics of training: ``loss_before`` and ``loss_after`` on all training pairs (before: at the received
+        weights), ``steps_done``, ``skipped_steps`` (their gradient was not finite), and with a proximal term
+        ``inexactness``, FedProx's gamma: the norm of the local objective's gradient, after over before. Of
+        both kinds: ``flops`` (what ``workload`` says, exactly).
+
+        To score, the weights hold model u under keys ``u/…``, and the reply no weights but ``loss_u``, the
+        mean loss on the grouping pairs, in nats; one that is not finite is left out. A client with a single
+        pair, none of which is held back, draws its losses at random, so that it prefers no group.
 
         Raises:
-            ConfigurationError: another kind of task, or weights that do not fit the backbone.
+            ConfigurationError: another kind of task, weights that do not fit the backbone, or fewer models
+                than the settings tell.
             FederationError: every step was skipped.
         """
-        if task.kind != "train":
+        work = {"train": self._train, "score": self._score}.get(task.kind)
+        if work is None:
             raise ConfigurationError(f"client: linear_reward cannot answer a task of kind '{task.kind}'")
-        num_pairs = len(shard.pairs)
-        if num_pairs == 0:
-            return Reply(dict(task.weights), 0, {}), state
+        return work(task, shard, rng), state
+
+    def _train(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
+        if len(shard.pairs) == 0:
+            return Reply(dict(task.weights), 0, {})
         received = self._vector(task.weights)
         differences = feature_differences(self.backbone, shard.pairs)
+        if task.settings.get("grouping_share"):
+            differences = differences[grouping_split(shard, task.settings).train]
+        num_pairs = len(differences)
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
         vector, step = received.copy(), stepper(self.optimizer, self.lr)
         skipped = seen_pairs = 0
@@ -132,20 +145,45 @@ class LinearReward:
             after = np.linalg.norm(_gradient(vector, differences, self.l2, received, mu))
             if before > 0 and np.isfinite(after):
                 metrics["inexactness"] = float(after / before)
-        weights = {_KEY: vector.astype(np.float32)[None]}
-        return Reply(weights, num_pairs, metrics), state
+        return Reply({_KEY: vector.astype(np.float32)[None]}, len(shard.pairs), metrics)
+
+    def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
+        models = models_to_score(task.weights)
+        if len(models) < _num_models(task.settings):
+            raise ConfigurationError(
+                f"client: models to score: {len(models)}, not {_num_models(task.settings)}"
+            )
+        if len(shard.pairs) == 0:
+            return Reply({}, 0, {})
+        rows = grouping_split(shard, task.settings).grouping
+        if rows is None:
+            return Reply({}, len(shard.pairs), {f"loss_{u}": float(rng.random()) for u in models})
+        differences = feature_differences(self.backbone, shard.pairs)[rows]
+        metrics = {"flops": 2.0 * differences.size * len(models)}
+        for u, weights in models.items():
+            margins = differences @ self._vector(weights)
+            if np.isfinite(margins).all():
+                metrics |= reported_loss(f"loss_{u}", margins)
+        return Reply({}, len(shard.pairs), metrics)
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations of the head; features are taken as kept. A task that is refused is no work.
 
         A pair of a batch takes two products of length H, two operations an entry, whether or not its step
-        is skipped in the end; the losses before and after take one product a pair each. The inexactness is
-        a measurement for the log, off the clock. Memory, float64: the features of the shard and of a
-        batch, the head and what its steps hold.
+        is skipped in the end; a loss takes one product a pair: those before and after, or those of the
+        ``num_selectors`` models to score (one, if the settings do not tell). The inexactness is a
+        measurement for the log, off the clock. Memory, float64: the features of the shard and of a batch,
+        the heads and what the steps hold.
         """
-        num_pairs, dim = len(shard.pairs), self.backbone.dim
-        if task.kind != "train" or num_pairs == 0:
+        dim = self.backbone.dim
+        if task.kind not in ("train", "score") or len(shard.pairs) == 0:
             return Workload(0.0, 0.0)
+        split = grouping_split(shard, task.settings)
+        if task.kind == "score":
+            num_models = _num_models(task.settings)
+            num_scored = 0 if split.grouping is None else len(split.grouping)
+            return Workload(2.0 * dim * num_scored * num_models, 8.0 * dim * (num_scored + num_models))
+        num_pairs = len(split.train)
         steps = num_steps(task.settings, self.local_steps)
         epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
         rows = num_pairs + batch_size(num_pairs, self.batch_pairs)
@@ -160,6 +198,10 @@ class LinearReward:
             )
         vector: np.ndarray = weights[_KEY][0].astype(np.float64)
         return vector
+
+
+def _num_models(settings: Settings) -> int:
+    return int(settings.get("num_selectors", 1))
 
 
 def _gradient(

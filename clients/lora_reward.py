@@ -159,6 +159,16 @@ class LoraReward:
         }
         return Reply(model.weights(), num_pairs, metrics), state
 
+    def train_part(
+        self, weights: Weights, pairs: Pairs, part: str, steps: int, mu: float, rng: np.random.Generator
+    ) -> Weights:
+        """The weights after steps on the keys that contain ``part``; the others stay as they are."""
+        model = self._model()
+        model.load(weights)
+        self._train(model, pairs, steps, mu, rng, part)
+        trained = model.weights()
+        return {key: trained[key] if part in key else array for key, array in weights.items()}
+
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations at least, counted from texts and the model's matrices; exact if a batch is the shard.
 
@@ -188,7 +198,13 @@ class LoraReward:
         return model.flops(texts, self.use_cache, backward=False)
 
     def _train(
-        self, model: LoraModel, pairs: Pairs, steps: int, mu: float, rng: np.random.Generator
+        self,
+        model: LoraModel,
+        pairs: Pairs,
+        steps: int,
+        mu: float,
+        rng: np.random.Generator,
+        part: str = "",
     ) -> tuple[int, int]:
         """Change ``model`` by local steps; returns skipped steps and operations."""
         chosen, rejected = _sides(pairs)
@@ -208,6 +224,7 @@ class LoraReward:
             lr=self.lr,
             mu=mu,
             freeze_a=self.freeze_a,
+            part=part,
             dropout=self.dropout,
         )
 

@@ -11,10 +11,9 @@ both orders, and pairs for grouping are held back by pair, never by row.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -26,7 +25,7 @@ from fedpref.models.pair_head import PairHead
 from fedpref.models.selector_head import SelectorHead
 from fedpref.models.transformer import Checkpoint, is_causal_lm
 from fedpref.objectives.batches import batches
-from fedpref.objectives.grouping import grouping_split
+from fedpref.objectives.grouping import grouping_split, models_to_score
 from fedpref.objectives.least_work import LeastWork
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.optimizers import OptimizerName
@@ -238,7 +237,7 @@ class Selector:
         return Reply(trained.weights, len(pairs), metrics)
 
     def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
-        pairs, selectors = shard.pairs, _selectors(task.weights)
+        pairs, selectors = shard.pairs, models_to_score(task.weights)
         if len(selectors) < _num_selectors(task.settings):
             raise ConfigurationError(
                 f"client: {len(selectors)} selectors came to be scored, not {_num_selectors(task.settings)}"
@@ -280,18 +279,3 @@ class Selector:
 
 def _num_selectors(settings: Settings) -> int:
     return int(settings.get("num_selectors", 1))
-
-
-def _selectors(weights: Weights) -> Mapping[int, Weights]:
-    """The selectors of a score task by number, from keys such as ``0/pair_head.weight``.
-
-    Raises:
-        ConfigurationError: a key has no number.
-    """
-    found: dict[int, dict[str, Any]] = {}
-    for name, array in weights.items():
-        number, _, key = name.partition("/")
-        if not number.isdecimal() or not key:
-            raise ConfigurationError(f"client: a selector to score has keys such as 0/{name}, not {name}")
-        found.setdefault(int(number), {})[key] = array
-    return dict(sorted(found.items()))

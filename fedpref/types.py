@@ -109,11 +109,14 @@ class HeldOut:
         client_id: the client whose models serve this person; None for a newcomer, who trained
             nothing. Several people may share a client, as all do in a pooled population.
         pairs: what the person is asked; may be empty.
+        shots: what a newcomer may adapt a finished model to, never asked about; None for all others. Who
+            has shots belongs to the few-shot protocol alone: the evaluation of a run leaves them out.
     """
 
     name: str
     client_id: ClientId | None
     pairs: Pairs
+    shots: Pairs | None = None
 
 
 class Truth(Protocol):

@@ -126,6 +126,29 @@ def evaluate(
     _print(result, format_, as_text)
 
 
+@app.command(context_settings={"allow_extra_args": True})
+def adapt(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Argument(help="run directory of a personal method")],
+    file: Annotated[Path | None, typer.Argument(help="preference rows; else the run's unseen people")] = None,
+    held_out: Annotated[float, typer.Option(help="share of pairs to ask, if rows have no split")] = 0.3,
+    resamples: Annotated[int, typer.Option(help="shuffles of the pairs that are shown")] = 10,
+    reference: Annotated[Path | None, typer.Option(help="run to compare with, else RUN as it is")] = None,
+    format_: Format = "text",
+    allow: Allow = None,
+) -> None:
+    """Fit new people from a trained run: fedpref adapt RUN [FILE] [data.OPTION=VALUE ...].
+
+    What is shared stays as it is. Accuracy is on pairs held out, for more and more pairs shown.
+    """
+    from fedpref.cli.adapt import adapt_run, as_text
+    from fedpref.cli.targets import working_folder_importable
+
+    with working_folder_importable(allow or ()):
+        result = adapt_run(directory, file, context.args, held_out, resamples, reference, allow or ())
+    _print(result, format_, as_text)
+
+
 @app.command("label")
 def label_pairs(
     directory: Annotated[Path, typer.Argument(help="run directory")],

@@ -8,7 +8,7 @@ from typing import Any
 
 from fedpref.errors import ConfigurationError, did_you_mean
 
-__all__ = ["as_text", "evaluate_run"]
+__all__ = ["as_text", "evaluate_run", "file_options"]
 
 
 def evaluate_run(
@@ -16,7 +16,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Accuracy of a run on the rows of a file.
 
-    People of the run, known by name, are served their own models; others are newcomers.
+    People of the run, known by name, are served their own models; others are newcomers. Where the rule is
+    personal known people get their own part too, from what they trained on and what they kept.
 
     Args:
         directory: the run.
@@ -26,22 +27,27 @@ def evaluate_run(
 
     Raises:
         CheckpointError: the run has no valid checkpoint.
-        ConfigurationError: the file cannot be read as preference rows, or the run has no text backbone.
+        ConfigurationError: the file cannot be read as preference rows, the run has no text backbone, or its
+            rule is personal and what it trained on has changed.
+        StorageError: what the clients kept cannot be read.
     """
     from fedpref.cli.targets import build
-    from fedpref.cli.trained import load_run
+    from fedpref.cli.trained import clients_states, load_run, training_shards
     from fedpref.data.assembly import held_out_people
     from fedpref.evaluation.evaluate import evaluate
     from fedpref.seeds import generator
-    from fedpref.types import Population, Shard
+    from fedpref.types import Personal, Population, Shard
 
     run = load_run(directory, allow)
-    options = {"_target_": "fedpref.data.sources.PreferenceFile", "path": str(file), **_options(words)}
-    rows = build(options, "data").rows()
+    rows = build(file_options(file, words), "data").rows()
     people = held_out_people(rows, {name: client_id for client_id, name in enumerate(run.clients)})
     nothing = people[0].pairs.take([])
-    population = Population([Shard(i, name, nothing) for i, name in enumerate(run.clients)], people)
-    result = evaluate(run.rule, run.strategy, run.state, population, generator(run.seed, "eval"))
+    shards: Sequence[Shard] = [Shard(i, name, nothing) for i, name in enumerate(run.clients)]
+    if isinstance(run.rule, Personal):
+        shards = training_shards(run, allow)
+    population, rng = Population(shards, people), generator(run.seed, "eval")
+    with clients_states(run) as kept:
+        result = evaluate(run.rule, run.strategy, run.state, population, rng, kept)
     return {
         **result.aggregate,
         "run": str(run.path),
@@ -67,11 +73,20 @@ def as_text(result: Mapping[str, Any]) -> str:
         f"  user accuracy {result['user_accuracy']:.3f}   worst decile {result['worst_decile']:.3f}   "
         f"loss {result['loss']:.3f} nats",
     ]
+    if "personal_gain" in result:
+        lines.append(
+            f"  known clients gain {result['personal_gain']:+.3f} by their own part over "
+            f"{result['shared_accuracy']:.3f}; harmed {result['harmed']:.0%}"
+        )
     return "\n".join([*lines, *(f"  note: {note}" for note in result["notes"])])
 
 
-def _options(words: Sequence[str]) -> dict[str, Any]:
-    """``data.client_column=x`` as {"client_column": "x"}."""
+def file_options(file: Path, words: Sequence[str]) -> dict[str, Any]:
+    """The source of a file of preference rows, with ``data.client_column=x`` as {"client_column": "x"}.
+
+    Raises:
+        ConfigurationError: a word is of another form.
+    """
     from omegaconf import OmegaConf
 
     for word in words:
@@ -80,5 +95,4 @@ def _options(words: Sequence[str]) -> dict[str, Any]:
             raise ConfigurationError(f"'{word}' is not of the form data.OPTION=VALUE.{mend}")
     container = OmegaConf.to_container(OmegaConf.from_dotlist(list(words)))
     assert isinstance(container, dict)
-    options: dict[str, Any] = container.get("data", {})
-    return options
+    return {"_target_": "fedpref.data.sources.PreferenceFile", "path": str(file), **container.get("data", {})}

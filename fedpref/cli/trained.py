@@ -1,8 +1,9 @@
-"""A trained run, loaded back: its strategy, its client rule and the newest valid state."""
+"""A trained run, loaded back: its strategy, its client rule, the newest valid state, what clients keep."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 from fedpref.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from fedpref.types import ClientRule, Strategy
+    from fedpref.evaluation.answers import Kept
+    from fedpref.types import ClientRule, ClientState, Shard, Strategy
 
-__all__ = ["TrainedRun", "load_run"]
+__all__ = ["TrainedRun", "clients_states", "load_run", "training_shards"]
+
+_STATES = "clients.db"
+"""What clients keep, in a run's directory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +32,8 @@ class TrainedRun:
         strategy: with ``state``, says which models there are and whom they serve.
         rule: turns models and pairs into margins.
         state: the strategy's state in the checkpoint.
+        config: its configuration.
+        exchange: what the checkpoint says of the exchange with the clients.
         warnings: newer checkpoints that are damaged, rounds that are still to come; one sentence each.
     """
 
@@ -37,6 +44,8 @@ class TrainedRun:
     strategy: Strategy[Any]
     rule: ClientRule
     state: Any
+    config: Mapping[str, Any]
+    exchange: Mapping[str, Any]
     warnings: Sequence[str]
 
 
@@ -87,5 +96,57 @@ def load_run(directory: Path, allow: Sequence[str] = (), reads_text: bool = True
         strategy=strategy,
         rule=rule_from(config, backbone_from(config, population, allow), allow),
         state=restored_state(strategy, found),
+        config=config,
+        exchange=found.tree["rounds"]["exchange"],
         warnings=warnings,
     )
+
+
+def training_shards(run: TrainedRun, allow: Sequence[str] = ()) -> Sequence[Shard]:
+    """What the clients of a run trained on, read anew from where its configuration says.
+
+    Raises:
+        ConfigurationError: the data is gone, or is not that of the run any more.
+    """
+    from fedpref.cli.build import population_from
+
+    shards = population_from(run.config, allow).shards
+    if [shard.name for shard in shards] != list(run.clients):
+        common = len({shard.name for shard in shards} & set(run.clients))
+        raise ConfigurationError(
+            f"the data of {run.path} has changed: the run knew {common} of its {len(shards)} clients; put "
+            "back the file that it trained on"
+        )
+    return shards
+
+
+@contextlib.contextmanager
+def clients_states(run: TrainedRun) -> Iterator[Kept]:
+    """What each client of a run kept at its checkpoint, as far as the server had accepted it.
+
+    Nothing where the rule is not personal: nobody asks then.
+
+    Raises:
+        StorageError: the file of the states cannot be read.
+    """
+    from fedpref.evaluation.answers import nothing_kept
+    from fedpref.flower import _shim
+    from fedpref.flower.client_state import settle
+    from fedpref.flower.wire import NOT_ACKNOWLEDGED
+    from fedpref.simulation.client_store import ClientStore
+    from fedpref.types import Personal
+
+    if not isinstance(run.rule, Personal) or not (run.path / _STATES).exists():
+        yield nothing_kept
+        return
+    mark, acknowledged = run.exchange["grid"]["kept"], run.exchange["acknowledged"]
+
+    def kept(client_id: int) -> ClientState:
+        state = store.get(client_id, mark)
+        if state is None:
+            return nothing_kept(client_id)
+        records = _shim.records_from_bytes(state)
+        return settle(records, acknowledged.get(str(client_id), NOT_ACKNOWLEDGED))
+
+    with contextlib.closing(ClientStore(run.path / _STATES)) as store:
+        yield kept

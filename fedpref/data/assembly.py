@@ -42,12 +42,16 @@ def population(rows: Rows, partition: Partition, split: PairSplit, seed: int) ->
 def pool(population: Population) -> Population:
     """The same pairs on one client: the centralised baseline of any population.
 
-    Everybody is asked the same pairs as before, so per-person figures and the truth stay comparable.
+    Everybody is asked the same pairs as before, so per-person figures and the truth stay comparable. Who has
+    shots stays a newcomer.
     """
     everything = Pairs.concatenated([shard.pairs for shard in population.shards])
     return Population(
         shards=[Shard(0, EVERYONE, everything)],
-        held_out=[HeldOut(asked.name, 0, asked.pairs) for asked in population.held_out],
+        held_out=[
+            HeldOut(asked.name, 0, asked.pairs) if asked.shots is None else asked
+            for asked in population.held_out
+        ],
         truth=population.truth,
         notes=(*population.notes, f"{len(population)} clients are pooled into one."),
     )

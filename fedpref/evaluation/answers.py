@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from weakref import WeakKeyDictionary
 
@@ -21,7 +21,17 @@ from fedpref.types import (
     Weights,
 )
 
-__all__ = ["Answer", "Kept", "OrderAware", "answer_of", "answers_of", "nothing_kept", "together"]
+__all__ = [
+    "Answer",
+    "Kept",
+    "OrderAware",
+    "answer_of",
+    "answers_of",
+    "nothing_kept",
+    "shared_answers_of",
+    "together",
+    "voted_answer",
+]
 
 Kept = Callable[[ClientId], ClientState]
 """What a client keeps, as far as the server has accepted it."""
@@ -78,13 +88,42 @@ def answers_of(
             shard = None if client is None else population.shards[client]
             own = ClientState() if client is None else kept(client)
             served[index] = [rule.personalise(model, shard, own) for model in models]
+    return _asked(rule, population, served)
+
+
+def shared_answers_of(
+    rule: ClientRule, strategy: Strategy[Any], state: Any, population: Population, indices: Sequence[int]
+) -> dict[int, Answer]:
+    """What a personal rule answers to everybody as it would to a newcomer, without any client's own part.
+
+    Args:
+        rule: turns weights and pairs into margins; one that is not personal has no answers here.
+        strategy: says which models serve whom.
+        state: the strategy's state.
+        population: held-out pairs.
+        indices: held-out sets; those of newcomers, who have no part of their own, are left out.
+
+    Raises:
+        FederationError: a margin is not finite, or there is not one a pair.
+    """
+    if not isinstance(rule, Personal):
+        return {}
+    known = [index for index in indices if population.held_out[index].client_id is not None]
+    models = [rule.personalise(model, None, ClientState()) for model in strategy.serve(state, None)]
+    return _asked(rule, population, dict.fromkeys(known, models))
+
+
+def _asked(
+    rule: ClientRule, population: Population, served: Mapping[int, Sequence[Weights]]
+) -> dict[int, Answer]:
+    """The answers on every held-out set to which models are ``served``, each set of models asked once."""
     alike: dict[Hashable, list[int]] = {}
     for index, models in served.items():
         alike.setdefault(_identity(models), []).append(index)
     answers: dict[int, Answer] = {}
     for members in alike.values():
         pairs = together(population, tuple(members))
-        voted = _voted([answer_of(rule, model, pairs) for model in served[members[0]]])
+        voted = voted_answer(rule, served[members[0]], pairs)
         ends = np.cumsum([len(population.held_out[index].pairs) for index in members])[:-1]
         margins = np.split(voted.margins, ends)
         orders = [None] * len(members) if voted.orders is None else np.split(voted.orders, ends)
@@ -92,8 +131,13 @@ def answers_of(
     return answers
 
 
-def _voted(answers: Sequence[Answer]) -> Answer:
-    """Margins by vote; logits as means over the models."""
+def voted_answer(rule: ClientRule, models: Sequence[Weights], pairs: Pairs) -> Answer:
+    """What several models answer: margins by vote, logits as means over the models.
+
+    Raises:
+        FederationError: a margin is not finite, or there is not one a pair.
+    """
+    answers = [answer_of(rule, model, pairs) for model in models]
     orders = [answer.orders for answer in answers if answer.orders is not None]
     return Answer(
         metrics.vote(np.stack([answer.margins for answer in answers])),

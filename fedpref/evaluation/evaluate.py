@@ -10,7 +10,14 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.evaluation import metrics
-from fedpref.evaluation.answers import Kept, answer_of, answers_of, nothing_kept, together
+from fedpref.evaluation.answers import (
+    Kept,
+    answer_of,
+    answers_of,
+    nothing_kept,
+    shared_answers_of,
+    together,
+)
 from fedpref.evaluation.groups import (
     Agreement,
     Grouping,
@@ -18,6 +25,7 @@ from fedpref.evaluation.groups import (
     agreement,
     normalised_mutual_information,
 )
+from fedpref.evaluation.personal import effects
 from fedpref.types import ClientId, ClientRule, Population, Strategy, Weights
 
 __all__ = ["Evaluation", "UserScore", "evaluate", "model_agreement"]
@@ -36,6 +44,7 @@ class UserScore:
         group: hidden group, if the truth is known.
         oracle: Bayes accuracy, if the truth is known.
         served_by: group that the strategy put its client in, if it has.
+        shared_accuracy: accuracy without the client's own part, if the rule is personal; it has one.
     """
 
     name: str
@@ -46,6 +55,7 @@ class UserScore:
     group: int | None = None
     oracle: float | None = None
     served_by: int | None = None
+    shared_accuracy: float | None = None
 
     def as_row(self) -> dict[str, str | int | float]:
         """The fields that are known, by name."""
@@ -63,7 +73,8 @@ class Evaluation:
             intervals ``pair_accuracy_low``/``_high`` and ``user_accuracy_low``/``_high``; where the
             truth is known ``worst_group``, ``oracle`` and ``regret``, as means over users; for a selector
             ``position_bias`` and ``position_bias_sd`` (logits) and ``order_consistency`` of what is served,
-            where several models vote of their mean logit; for groups against the truth ``ari``, ``nmi``.
+            where several models vote of their mean logit; for groups against the truth ``ari``, ``nmi``;
+            for a personal rule ``shared_accuracy``, ``personal_gain`` and ``harmed`` (see ``personal``).
         groups: group of every client that the strategy put in one; None if it knows no groups.
     """
 
@@ -84,7 +95,7 @@ def evaluate(
 
     Several served models vote (``metrics.vote``). Sets that get the very same arrays are scored in one
     call of the rule: of ``both_orders`` if it has that, else of ``margins``. With a known truth every
-    accuracy and loss is an expectation over labels.
+    accuracy and loss is an expectation over labels. People with shots are left out: see ``few_shot``.
 
     Args:
         rule: turns weights and pairs into margins.
@@ -98,21 +109,25 @@ def evaluate(
         ConfigurationError: there is no held-out pair.
         FederationError: a margin is not finite, or there is not one a pair.
     """
-    indices = [index for index, held_out in enumerate(population.held_out) if len(held_out.pairs)]
-    if not indices:
-        raise ConfigurationError("the population has no held-out pairs: hold some out to evaluate on")
+    indices = _judged_by(population)
     truth = population.truth
     answers = answers_of(rule, strategy, state, population, indices, kept)
     groups = strategy.groups(state) if isinstance(strategy, Grouping) else None
     p_chosen = {} if truth is None else {index: truth.p_chosen(index) for index in indices}
+    shared = {
+        index: float(metrics.correctness(answer.margins, p_chosen.get(index)).mean())
+        for index, answer in shared_answers_of(rule, strategy, state, population, indices).items()
+    }
     users = [
-        _score(population, index, answers[index].margins, p_chosen.get(index), groups or {})
+        _score(population, index, answers[index].margins, p_chosen.get(index), groups or {}, shared)
         for index in indices
     ]
     every_margin = np.concatenate([answers[index].margins for index in indices])
     every_p = np.concatenate([p_chosen[index] for index in indices]) if p_chosen else None
     aggregate = _aggregate(users, every_margin, every_p, rng)
     aggregate |= _order_effects([answer.orders for answer in answers.values() if answer.orders is not None])
+    both = [(user.accuracy, user.shared_accuracy) for user in users if user.shared_accuracy is not None]
+    aggregate |= effects([own for own, _ in both], [without for _, without in both])
     if groups is not None:
         aggregate |= _match_with_truth(groups, population)
     return Evaluation(tuple(users), aggregate, groups)
@@ -125,12 +140,21 @@ def model_agreement(rule: ClientRule, models: Mapping[str, Weights], population:
         ConfigurationError: there is no held-out pair.
         FederationError: a margin is not finite, or there is not one a pair.
     """
-    indices = tuple(index for index, held_out in enumerate(population.held_out) if len(held_out.pairs))
-    if not indices:
-        raise ConfigurationError("the population has no held-out pairs: hold some out to evaluate on")
-    pairs = together(population, indices)
+    pairs = together(population, tuple(_judged_by(population)))
     margins = np.stack([answer_of(rule, model, pairs).margins for model in models.values()])
     return Agreement(tuple(models), agreement(margins))
+
+
+def _judged_by(population: Population) -> list[int]:
+    """The held-out sets that a run is judged by: those with pairs, but without shots."""
+    indices = [
+        index
+        for index, held_out in enumerate(population.held_out)
+        if len(held_out.pairs) and held_out.shots is None
+    ]
+    if not indices:
+        raise ConfigurationError("the population has no held-out pairs: hold some out to evaluate on")
+    return indices
 
 
 def _score(
@@ -139,6 +163,7 @@ def _score(
     margins: np.ndarray,
     p_chosen: np.ndarray | None,
     groups: Mapping[ClientId, int],
+    shared: Mapping[int, float],
 ) -> UserScore:
     held_out, truth = population.held_out[index], population.truth
     client_id = held_out.client_id
@@ -151,6 +176,7 @@ def _score(
         group=None if truth is None else int(truth.groups[index]),
         oracle=None if p_chosen is None else metrics.bayes_accuracy(p_chosen),
         served_by=None if client_id is None else groups.get(client_id),
+        shared_accuracy=shared.get(index),
     )
 
 

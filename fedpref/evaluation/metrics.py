@@ -21,6 +21,8 @@ __all__ = [
     "log_loss",
     "order_consistency",
     "position_bias",
+    "principal_angles",
+    "span_recovery",
     "vote",
     "worst_decile",
     "worst_group",
@@ -182,6 +184,51 @@ def gini(values: np.ndarray) -> float:
     return float((ranks * np.sort(values)).sum() / (num_values * total))
 
 
+def principal_angles(found: np.ndarray, true: np.ndarray) -> np.ndarray:
+    """Angles between the spans of two sets of columns, in radians, ascending; 0 is a shared direction.
+
+    Columns may be of any length and may depend on each other.
+
+    Args:
+        found: shape (dim, num_found).
+        true: shape (dim, num_true).
+
+    Returns:
+        One angle in [0, pi/2] for each dimension of the smaller span.
+
+    Raises:
+        ValueError: the dimensions differ, or a span has none.
+
+    Source: Björck and Golub 1973, with the sines for small angles, as they advise.
+    """
+    first, second = _basis(found), _basis(true)
+    if len(first) != len(second) or 0 in (first.shape[1], second.shape[1]):
+        raise ValueError(f"no angles between spans of shapes {first.shape} and {second.shape}")
+    if first.shape[1] < second.shape[1]:
+        first, second = second, first
+    cosines = np.linalg.svd(first.T @ second, compute_uv=False)
+    sines = np.linalg.svd(second - first @ (first.T @ second), compute_uv=False)[::-1]
+    by_cosine, by_sine = np.arccos(np.clip(cosines, 0.0, 1.0)), np.arcsin(np.clip(sines, 0.0, 1.0))
+    return np.asarray(np.where(cosines**2 > 0.5, by_sine, by_cosine))
+
+
+def span_recovery(found: np.ndarray, true: np.ndarray) -> float:
+    """Share of the true span that lies in the found one, in [0, 1].
+
+    The mean squared cosine of the principal angles over the dimensions of the true span: num_found / dim
+    for a random span, 1 for one that holds all of it.
+
+    Args:
+        found: columns, shape (dim, num_found).
+        true: columns, shape (dim, num_true).
+
+    Raises:
+        ValueError: as :func:`principal_angles`.
+    """
+    cosines = np.cos(principal_angles(found, true))
+    return float((cosines**2).sum() / _basis(true).shape[1])
+
+
 def bootstrap_interval(
     sums: np.ndarray,
     counts: np.ndarray,
@@ -220,6 +267,13 @@ def _expected(if_chosen: np.ndarray, if_rejected: np.ndarray, p_chosen: np.ndarr
         return if_chosen
     _check_shape(if_chosen, p_chosen)
     return np.asarray(p_chosen * if_chosen + (1.0 - p_chosen) * if_rejected)
+
+
+def _basis(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal columns with the same span."""
+    left, values, _ = np.linalg.svd(np.asarray(columns, dtype=np.float64), full_matrices=False)
+    least = values.max(initial=0.0) * max(columns.shape) * np.finfo(np.float64).eps
+    return np.asarray(left[:, values > least])
 
 
 def _sigmoid(margins: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from fedpref.evaluation.evaluate import Evaluation, evaluate, model_agreement
 from fedpref.evaluation.groups import Agreement, Grouping
 from fedpref.federation import checkpoint
 from fedpref.federation.plain import from_plain, state_classes, to_plain
+from fedpref.federation.privacy import privacy_card
 from fedpref.flower.rounds import FailedRoundError, RoundOutcome, Rounds
 from fedpref.maths.weights import digest, norm
 from fedpref.report.devices import utilisation
@@ -264,6 +265,7 @@ class Run:
             "weights_sha256": digest(models),
         }
         if self.directory is not None:
+            self.directory.write_privacy(privacy_card(self.rounds.exchange, self.grid.store))
             rows = [user.as_row() for user in evaluation.users]
             self.directory.write_result(summary, rows, agreement.as_json() if agreement else None)
         return Result(summary, models, evaluation, tuple(self.history), agreement)

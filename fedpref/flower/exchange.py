@@ -21,6 +21,7 @@ from flwr.app import Message
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim, wire
 from fedpref.flower.client_state import settle
+from fedpref.flower.disclosure import Disclosure
 from fedpref.flower.framing import framed_bytes
 from fedpref.flower.idle import idle_of
 from fedpref.flower.records import array_bytes
@@ -79,6 +80,7 @@ class _Books:
     rejections: Counter[ClientId] = field(default_factory=Counter)  # in a row
     traffic: Traffic = Traffic()
     refused: Counter[str] = field(default_factory=Counter)
+    disclosed: Disclosure = field(default_factory=Disclosure)
 
 
 class Exchange:
@@ -139,6 +141,11 @@ class Exchange:
     def refused(self) -> Mapping[str, int]:
         """Replies that belonged to no open task, counted by code, such as duplicate or unknown_message."""
         return dict(self._books.refused)
+
+    @property
+    def disclosed(self) -> Mapping[str, Any]:
+        """Every tensor and number that has left a client so far, counted; plain data."""
+        return self._books.disclosed.card()
 
     def idle(self) -> Sequence[ClientId]:
         """Clients that are online and without a task, in ascending order."""
@@ -243,6 +250,8 @@ class Exchange:
     def _receive(self, reply: Message, version: int) -> list[Arrival]:
         """The arrival of a reply; none for a reply that belongs to no open task."""
         books = self._books
+        if not (reply.has_error() and reply.error.code in _LOST_CODES):  # those are the network's words
+            books.disclosed.see(reply)
         message_id = reply.metadata.reply_to_message_id
         entry = books.open.get(message_id)
         if entry is None:
@@ -352,6 +361,7 @@ class Exchange:
             "rejections": {str(client): count for client, count in books.rejections.items()},
             "traffic": {name: getattr(books.traffic, name) for name in Traffic.__dataclass_fields__},
             "refused": dict(books.refused),
+            "disclosed": books.disclosed.snapshot(),
         }
         return tree, arrays
 
@@ -381,6 +391,7 @@ class Exchange:
             rejections=Counter({int(client): count for client, count in tree["rejections"].items()}),
             traffic=Traffic(**tree["traffic"]),
             refused=Counter(tree["refused"]),
+            disclosed=Disclosure.restored(tree["disclosed"]),
         )
         for message_id, opened in open_tasks.items():
             self._open(message_id, opened)

@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-__all__ = ["array_bytes", "decoded", "flat_array", "of_kind"]
+__all__ = ["array_bytes", "decoded", "flat_array", "of_kind", "payload_bytes"]
 
 R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
 
@@ -65,10 +65,13 @@ def decoded(array: Array) -> np.ndarray:
 def array_bytes(content: RecordDict) -> int:
     """Bytes of tensor data in records, without names and NumPy's headers."""
     return sum(
-        len(array.data) - _header_bytes(array.data)
-        for record in of_kind(content, ArrayRecord).values()
-        for array in record.values()
+        payload_bytes(array) for record in of_kind(content, ArrayRecord).values() for array in record.values()
     )
+
+
+def payload_bytes(array: Array) -> int:
+    """Bytes of tensor data in one array, without NumPy's header."""
+    return len(array.data) - _header_bytes(array.data)
 
 
 def _header_bytes(data: bytes) -> int:

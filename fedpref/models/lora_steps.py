@@ -24,6 +24,7 @@ def take_steps(
     optimizer: OptimizerName = "adamw",
     mu: float = 0.0,
     freeze_a: bool = False,
+    part: str = "",
     dropout: float = 0.0,
 ) -> tuple[int, int]:
     """Change ``model`` by one step a batch; a step whose gradient is not finite is skipped.
@@ -37,12 +38,13 @@ def take_steps(
         optimizer: "adamw" (betas 0.9 and 0.95, no decay), or plain "sgd".
         mu: weight of the proximal term; 0 leaves it out.
         freeze_a: train all but A.
+        part: train only keys that contain this.
         dropout: above 0 switches LoRA's dropout on.
 
     Returns:
         Skipped steps, and operations of all steps: the gradient of a skipped one was computed too.
     """
-    trained = _trained(model, freeze_a)
+    trained = _trained(model, freeze_a, part)
     anchors = {key: parameter.detach().clone() for key, parameter in trained.items()}
     stepper = _optimizer(optimizer, list(trained.values()), lr)
     skipped = flops = 0
@@ -71,10 +73,10 @@ def _optimizer(name: OptimizerName, parameters: list[torch.nn.Parameter], lr: fl
     return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)
 
 
-def _trained(model: LoraModel, freeze_a: bool) -> Mapping[str, torch.nn.Parameter]:
+def _trained(model: LoraModel, freeze_a: bool, part: str) -> Mapping[str, torch.nn.Parameter]:
     trained = {}
     for key, parameter in model.trainable.items():
-        parameter.requires_grad_(not (freeze_a and "lora_A" in key))
+        parameter.requires_grad_(part in key and not (freeze_a and "lora_A" in key))
         if parameter.requires_grad:
             trained[key] = parameter
     return trained

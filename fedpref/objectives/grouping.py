@@ -1,4 +1,4 @@
-"""Which of a client's pairs are held back from training, to choose the client's group by.
+"""Which of a client's pairs choose its group, and which models they are to choose from.
 
 Source: Wu et al. 2024, arXiv:2407.03038. The released code splits rows after every pair was doubled by
 swapping, so that twins of held-back rows are trained on; this split is by pair.
@@ -6,16 +6,16 @@ swapping, so that twins of held-back rows are trained on; this split is by pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.seeds import generator
-from fedpref.types import Settings, Shard
+from fedpref.types import Settings, Shard, Weights
 
-__all__ = ["MOST_GROUPING_PAIRS", "GroupingSplit", "grouping_split"]
+__all__ = ["MOST_GROUPING_PAIRS", "GroupingSplit", "grouping_split", "models_to_score"]
 
 MOST_GROUPING_PAIRS = 200
 
@@ -58,6 +58,21 @@ def grouping_split(shard: Shard, settings: Settings) -> GroupingSplit:
     held = _held_back(distinct, share, rng)
     is_held = np.array([pair_id in held for pair_id in shard.pairs.pair_ids])
     return GroupingSplit(rows[~is_held], rows[is_held])
+
+
+def models_to_score(weights: Weights) -> Mapping[int, Weights]:
+    """The models of a task to score, by number: model u has the keys ``u/…``, such as ``0/score.weight``.
+
+    Raises:
+        ConfigurationError: a key has no number.
+    """
+    found: dict[int, dict[str, np.ndarray]] = {}
+    for name, array in weights.items():
+        number, _, key = name.partition("/")
+        if not number.isdecimal() or not key:
+            raise ConfigurationError(f"client: a model to score has keys such as 0/{name}, not {name}")
+        found.setdefault(int(number), {})[key] = array
+    return dict(sorted(found.items()))
 
 
 def _held_back(distinct: Sequence[str], share: float, rng: np.random.Generator) -> set[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fedpref.report.gain import signed_points
 from fedpref.report.units import human_bytes, human_joules, human_seconds, percent
 
 __all__ = ["cards_of"]
@@ -25,6 +26,9 @@ def cards_of(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
                 low, high = 100 * figures[f"{name}_low"], 100 * figures[f"{name}_high"]
                 remark = f"95\N{NO-BREAK SPACE}% interval {low:.1f}–{high:.1f}"
             cards.append((label, percent(figures[name]), remark))
+    if "personal_gain" in figures:
+        harmed = f"points over the shared model; {percent(figures['harmed'])} harmed"
+        cards.append(("personal gain", signed_points(figures["personal_gain"]), harmed))
     if "ece" in figures:
         cards.append(("calibration error", percent(figures["ece"]), f"Brier {figures['brier']:.3f}"))
     if "order_consistency" in figures:

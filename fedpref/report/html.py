@@ -10,9 +10,11 @@ from typing import Any
 
 from fedpref.report.cards import cards_of
 from fedpref.report.charts import Level, people_chart
+from fedpref.report.gain import gain_of, signed_points
 from fedpref.report.groups import groups_of
 from fedpref.report.learning import tabs_of
 from fedpref.report.participation import participation_of
+from fedpref.report.privacy import privacy_of
 from fedpref.report.runs import Run, best_round, read_run
 from fedpref.report.storage import write_text
 from fedpref.report.systems import systems_of
@@ -44,7 +46,9 @@ def write_report(run_dir: Path) -> Path:
     environment.filters |= {
         "bytes": human_bytes,
         "joules": human_joules,
+        "number": _number,
         "percent": percent,
+        "points": signed_points,
         "seconds": human_seconds,
     }
     figures = _figures(run)
@@ -62,6 +66,8 @@ def write_report(run_dir: Path) -> Path:
         groups=groups,
         systems=systems_of(run),
         participation=participation_of(run),
+        gain=gain_of(run),
+        privacy=privacy_of(run),
         **_extremes(run.users),
         codes=Counter(str(reply["code"]) for reply in run.clients).most_common(),
         events=run.events[-_SHOWN_EVENTS:],
@@ -178,6 +184,11 @@ def _extremes(users: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Mapping[
     ranked = sorted(users, key=lambda user: (user["accuracy"], str(user["name"])))
     each = min(_EXTREMES, (len(ranked) + 1) // 2)
     return {"worst": ranked[:each], "best": ranked[each:][::-1][:each]}
+
+
+def _number(value: float | None) -> str:
+    """A reported number in four digits; a dash where none was finite."""
+    return "–" if value is None else f"{value:,.4g}".replace("-", "−")
 
 
 def _count(number: int, noun: str) -> str:

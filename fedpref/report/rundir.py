@@ -9,6 +9,7 @@ out/name/20261121T101500-3f9a1c2e-s0/
   fleet.json                                     the device classes, and which client has which
   metrics.jsonl  clients.jsonl  events.jsonl     one record a round, a reply, an event
   users.json  summary.json                       the result: per held-out set, and in total
+  privacy.json                                   what left the clients, what they keep
   agreement.json                                 where groups have models of their own: how alike they choose
 ```
 """
@@ -186,6 +187,14 @@ class RunDirectory:
         clients = {name: 0 for name in classes} | Counter(devices)
         fleet = {"classes": classes, "clients": clients, "devices": devices}
         write_text(self.path / "fleet.json", to_json(fleet) + "\n")
+
+    def write_privacy(self, card: Mapping[str, Any]) -> None:
+        """Keep what left the clients (``sent``) and what they keep (``kept``), for the report.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        write_json(self.path / "privacy.json", card)
 
     def write_result(
         self,

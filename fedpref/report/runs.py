@@ -31,6 +31,7 @@ class Run:
         users: one row a held-out set.
         agreement: names of the ``models`` and the ``shares`` on which they choose alike.
         summary: the final figures.
+        privacy: what the clients ``sent`` and what they ``kept``.
         fleet: ``classes`` of devices by name, ``clients`` of each, ``devices``, the class of every client.
     """
 
@@ -46,6 +47,7 @@ class Run:
     agreement: Mapping[str, Any]
     summary: Mapping[str, Any]
     fleet: Mapping[str, Any]
+    privacy: Mapping[str, Any]
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -93,6 +95,7 @@ def read_run(path: Path) -> Run:
         agreement=_read_or(path / "agreement.json", {}),
         summary=_read_or(path / "summary.json", {}),
         fleet=_read_or(path / "fleet.json", {}),
+        privacy=_read_or(path / "privacy.json", {}),
     )
 
 

@@ -80,6 +80,11 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         """Tasks that were begun again because a worker died."""
         return self._workers.retries
 
+    @property
+    def store(self) -> ClientStore:
+        """What the clients keep, those not yet accepted included."""
+        return self._store
+
     def __enter__(self) -> Self:
         return self
 

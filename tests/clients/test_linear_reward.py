@@ -10,6 +10,7 @@ import pytest
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.errors import ConfigurationError, FederationError
 from fedpref.models import Given
+from fedpref.objectives.grouping import grouping_split
 from fedpref.seeds import generator
 from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights
 
@@ -245,9 +246,70 @@ def test_weights_of_another_shape_and_other_kinds_of_task_are_refused() -> None:
     pairs = vector_pairs(3)
     with pytest.raises(ConfigurationError, match=r"score\.weight"):
         train(rule(), pairs, {"score.weight": np.zeros((1, DIM + 1), np.float32)})
-    with pytest.raises(ConfigurationError, match="'score'"):
-        task = Task(0, weights_of(), kind="score")
+    with pytest.raises(ConfigurationError, match="'distil'"):
+        task = Task(0, weights_of(), kind="distil")
         rule().answer(task, Shard(0, "a", pairs), ClientState(), generator(0, "task"))
+
+
+def several(*models: Weights) -> Weights:
+    return {f"{u}/{key}": array for u, model in enumerate(models) for key, array in model.items()}
+
+
+def score(pairs: Pairs, weights: Weights, settings: Settings | None = None, seed: int = 0) -> Reply:
+    task = Task(0, weights, "score", settings or {}, reply={})
+    return rule().answer(task, Shard(0, "a", pairs), ClientState(), generator(seed, "task"))[0]
+
+
+def test_scores_are_the_training_losses_of_each_head_and_carry_no_weights() -> None:
+    pairs, models = vector_pairs(30), [weights_of(seed) for seed in range(12)]
+    reply = score(pairs, several(*models))
+    assert reply.weights == {} and reply.num_pairs == 30
+    assert reply.metrics.keys() == {"flops", *(f"loss_{u}" for u in range(12))}
+    for u, model in enumerate(models):
+        untrained = train(rule(), pairs, model, {"local_steps": 0})
+        assert reply.metrics[f"loss_{u}"] == pytest.approx(untrained.metrics["loss_before"], rel=1e-12)
+
+
+def test_pairs_that_are_held_back_are_scored_and_not_trained_on() -> None:
+    pairs, settings = vector_pairs(40), {"grouping_share": 0.25, "grouping_seed": 5}
+    split = grouping_split(Shard(0, "a", pairs), settings)
+    assert split.grouping is not None
+    learner, models = rule(batch_pairs=None), several(weights_of(), weights_of(2))
+    trained = train(learner, pairs, weights_of(), settings)
+    alone = train(learner, pairs.take(split.train), weights_of())
+    np.testing.assert_array_equal(trained.weights["score.weight"], alone.weights["score.weight"])
+    assert trained.num_pairs == 40 and trained.metrics == alone.metrics
+    held_back = score(pairs.take(split.grouping), models)
+    assert score(pairs, models, settings).metrics == held_back.metrics
+
+
+def test_counted_work_is_what_was_foretold_of_both_kinds_of_task() -> None:
+    learner, shard = rule(batch_pairs=7), Shard(0, "a", vector_pairs(40))
+    held_back = {"grouping_share": 0.25, "grouping_seed": 5, "num_selectors": 3}
+    for settings in ({"num_selectors": 3}, held_back):
+        for kind, weights in (("train", weights_of()), ("score", several(*[weights_of()] * 3))):
+            task = Task(0, weights, kind, settings, reply={} if kind == "score" else None)
+            reply, _ = learner.answer(task, shard, ClientState(), generator(0, "task"))
+            assert learner.workload(task, shard).flops == reply.metrics["flops"]
+
+
+def test_a_single_pair_scores_at_random_without_preference_where_some_are_to_be_held_back() -> None:
+    settings, models = {"grouping_share": 0.05, "grouping_seed": 0}, several(*map(weights_of, range(3)))
+    chosen = []
+    for seed in range(300):
+        metrics = score(vector_pairs(1), models, settings, seed).metrics
+        chosen.append(int(np.argmin([metrics[f"loss_{u}"] for u in range(3)])))
+    assert np.bincount(chosen).min() > 70  # 100 expected, standard deviation 8
+
+
+def test_a_head_whose_loss_is_not_finite_reports_none_and_missing_heads_are_refused() -> None:
+    broken = {"score.weight": np.full((1, DIM), np.nan, np.float32)}
+    assert score(vector_pairs(9), several(broken, weights_of())).metrics.keys() == {"flops", "loss_1"}
+    assert score(vector_pairs(0), several(weights_of())).metrics == {}
+    with pytest.raises(ConfigurationError, match="models to score: 1, not 2"):
+        score(vector_pairs(9), several(weights_of()), {"num_selectors": 2})
+    with pytest.raises(ConfigurationError, match=r"keys such as 0/score\.weight"):
+        score(vector_pairs(9), weights_of())
 
 
 def test_an_exported_head_loads_without_fedpref_and_names_its_features(tmp_path: Path) -> None:

@@ -168,3 +168,38 @@ def test_a_truth_of_another_length_is_refused() -> None:
     for metric in (metrics.correctness, metrics.log_loss, metrics.brier, metrics.calibration_error):
         with pytest.raises(ValueError, match=r"\(3,\) and \(1,\)"):
             metric(np.zeros(3), np.array([0.5]))
+
+
+def test_principal_angles_are_those_by_which_a_plane_was_turned() -> None:
+    small, large = 1e-9, 1.1
+    true = np.eye(5)[:, :2]
+    found = np.zeros((5, 2))
+    found[[0, 2], 0] = math.cos(small), math.sin(small)
+    found[[1, 3], 1] = math.cos(large), math.sin(large)
+    np.testing.assert_allclose(metrics.principal_angles(found, true), [small, large], rtol=1e-6)
+    np.testing.assert_allclose(metrics.principal_angles(true, found), [small, large], rtol=1e-6)
+    recovered = (math.cos(small) ** 2 + math.cos(large) ** 2) / 2
+    assert metrics.span_recovery(found, true) == pytest.approx(recovered)
+
+
+def test_a_span_is_what_counts_and_not_its_columns() -> None:
+    rng = generator(0, "span")
+    found, true, mix = rng.normal(size=(8, 3)), rng.normal(size=(8, 2)), rng.normal(size=(3, 5))
+    np.testing.assert_allclose(
+        metrics.principal_angles(100.0 * found @ mix, true), metrics.principal_angles(found, true), atol=1e-9
+    )
+    assert metrics.span_recovery(np.concatenate([found, true], axis=1), true) == pytest.approx(1.0)
+    assert metrics.span_recovery(true[:, :1], true) == pytest.approx(0.5)
+
+
+def test_a_random_span_recovers_its_share_of_the_dimensions() -> None:
+    rng, true = generator(0, "random span"), np.eye(12)[:, :3]
+    shares = [metrics.span_recovery(rng.normal(size=(12, 4)), true) for _ in range(400)]
+    # A share lies in [0, 1]: the standard error of 400 is below 0.5 / 20.
+    assert np.mean(shares) == pytest.approx(4 / 12, abs=0.025)
+
+
+def test_no_angles_to_nothing_or_between_spaces_of_other_dimension() -> None:
+    for found in (np.zeros((4, 2)), np.eye(5)):
+        with pytest.raises(ValueError, match="no angles"):
+            metrics.principal_angles(found, np.eye(4))

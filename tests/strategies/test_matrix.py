@@ -25,6 +25,8 @@ WORDS = {
     "fedbuff": ["strategy.buffer_size=2"],
     "fedfix": ["strategy.window_s=1.5"],
     "afa_cd": ["strategy.buffer_size=2"],
+    "flute": ["strategy.balance=0"],
+    "ifca": ["strategy.num_heads=2", "strategy.restarts=2", "strategy.idle_rounds=1"],
 }
 
 
@@ -43,7 +45,7 @@ def build_strategy(name: str, combine: str = "weighted_mean") -> Strategy[Any]:
 
 
 def answer(task: Task) -> Update:
-    metrics = {"steps_done": float(task.settings.get("local_steps", 3))}
+    metrics = {"steps_done": float(task.settings.get("local_steps", 3)), "loss_before": 1 / (1 + task.number)}
     if not task.expected:  # a score or a first segment: numbers, and no weights
         losses = generator(1, "score", task.number).uniform(size=8)
         metrics |= {f"loss_{u}": float(loss) for u, loss in enumerate(losses)}

@@ -91,11 +91,16 @@ def draw_annotator(
     delta_covariance: np.ndarray,
     num_topics: int,
     seed: int,
-    client: int,
+    number: int,
+    is_unseen: bool = False,
 ) -> Annotator:
-    """Annotator number ``client``; ``delta_covariance`` is C_Delta."""
-    rng = generator(seed, "synthetic", "annotator", client)
-    group_draw, reliability_draw = _spread_out(seed, client)
+    """Annotator ``number`` of the clients, or of the people whom no client has seen.
+
+    Both are drawn by one law, at addresses of their own. ``delta_covariance`` is C_Delta.
+    """
+    role = "unseen" if is_unseen else "annotator"
+    rng = generator(seed, "synthetic", role, number)
+    group_draw, reliability_draw = _spread_out(seed, number, is_unseen)
     group = int(np.searchsorted(np.cumsum(recipe.shares)[:-1], group_draw, side="right"))
     membership = np.eye(len(recipe.shares))[group]
     if recipe.membership_alpha > 0.0:
@@ -130,13 +135,13 @@ def draw_annotator(
     )
 
 
-def _spread_out(seed: int, client: int) -> tuple[float, float]:
-    """Two uniform draws, each and jointly evenly spread over the clients.
+def _spread_out(seed: int, number: int, is_unseen: bool) -> tuple[float, float]:
+    """Two uniform draws, each and jointly evenly spread over the people of a role.
 
-    So any first M clients hold each group in about its share; small groups are not empty by bad luck.
+    So any first M of them hold each group in about its share; small groups are not empty by bad luck.
     """
-    start = generator(seed, "synthetic", "spread").random(2)
-    first, second = (start + (client + 1) * np.array(_STEPS)) % 1.0
+    start = generator(seed, "synthetic", "spread", *(["unseen"] if is_unseen else [])).random(2)
+    first, second = (start + (number + 1) * np.array(_STEPS)) % 1.0
     return float(first), float(second)
 
 

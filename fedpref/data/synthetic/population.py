@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fedpref.data.synthetic import cache
-from fedpref.data.synthetic.annotators import Annotator, draw_annotator, draw_directions
+from fedpref.data.synthetic.annotators import Annotator, Directions, draw_annotator, draw_directions
 from fedpref.data.synthetic.candidates import FORMS, Candidates, delta_covariance, draw_candidates
 from fedpref.data.synthetic.judging import Judgement, judge, margins
 from fedpref.data.synthetic.phrases import phrases
@@ -22,6 +22,23 @@ from fedpref.seeds import generator
 from fedpref.types import HeldOut, Pairs, Population, Shard
 
 __all__ = ["Synthetic"]
+
+_PARTS = ("train", "test", "shots", "unseen")
+"""What clients train on and are asked, what unseen people may show and are asked; words of addresses."""
+
+_CLEAN = ("test", "unseen")
+"""The parts with labels free of noise, in the order of the held-out sets."""
+
+_NUM_SHOTS = 100
+
+
+class _Request(NamedTuple):
+    """One part of one person: ``num_pairs`` pairs that ``annotator`` judges."""
+
+    part: str
+    number: int
+    annotator: Annotator
+    num_pairs: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,7 @@ class Synthetic:
     min_pairs: int | None = None
     max_pairs: int | None = None
     test_pairs: int | None = None
+    unseen: int | None = None
     topic_alpha: float | None = None
     candidates: str | None = None
     cyclic_share: float | None = None
@@ -96,46 +114,54 @@ class Synthetic:
         recipe = self.recipe
         covariance = delta_covariance(self.form, recipe.candidates, recipe.num_attributes)
         directions = draw_directions(recipe, seed)
-        num_topics = len(phrases().topics)
-        annotators = [
-            draw_annotator(recipe, directions, covariance, num_topics, seed, client)
-            for client in range(recipe.num_clients)
-        ]
-        drawn, notes = self._candidates(recipe, annotators, seed)
-        shards, held_out, training, testing = [], [], [], []
-        for client, annotator in enumerate(annotators):
-            name = f"user-{client:03d}"
-            for candidates, is_clean in zip(drawn[2 * client : 2 * client + 2], (False, True), strict=True):
-                part = "test" if is_clean else "train"
-                times = np.ones(len(candidates)) if is_clean else np.arange(len(candidates)) / len(candidates)
-                margin = margins(annotator, candidates, times, recipe.cyclic_share, covariance)
-                labels = generator(seed, "synthetic", "labels", part, client)
-                judgement = judge(annotator, candidates, margin, is_clean, recipe.top_flips, labels)
-                pairs = _visible(candidates, judgement, f"{name}/{part}")
-                if is_clean:
-                    held_out.append(HeldOut(name, client, pairs))
-                    testing.append(judgement)
-                else:
-                    shards.append(Shard(client, name, pairs))
-                    training.append(judgement)
-        truth = SyntheticTruth(directions, covariance, annotators, training, testing)
+        requests = _requests(recipe, directions, covariance, seed)
+        drawn, notes = self._candidates(recipe, requests, seed)
+        visible: dict[str, list[Pairs]] = {part: [] for part in _PARTS}
+        hidden: dict[str, list[Judgement]] = {part: [] for part in _PARTS}
+        for (part, number, annotator, num_pairs), candidates in zip(requests, drawn, strict=True):
+            is_clean = part in _CLEAN
+            times = np.ones(num_pairs) if is_clean else np.arange(num_pairs) / num_pairs
+            margin = margins(annotator, candidates, times, recipe.cyclic_share, covariance)
+            labels = generator(seed, "synthetic", "labels", part, number)
+            judgement = judge(annotator, candidates, margin, is_clean, recipe.top_flips, labels)
+            visible[part].append(_visible(candidates, judgement, f"{_name(part, number)}/{part}"))
+            hidden[part].append(judgement)
+        shards = [Shard(i, _name("train", i), pairs) for i, pairs in enumerate(visible["train"])]
+        held_out = [HeldOut(_name("test", i), i, pairs) for i, pairs in enumerate(visible["test"])]
+        for i, (asked, shots) in enumerate(zip(visible["unseen"], visible["shots"], strict=True)):
+            held_out.append(HeldOut(_name("unseen", i), None, asked, shots))
+        people = [request.annotator for part in _CLEAN for request in requests if request.part == part]
+        truth = SyntheticTruth(
+            directions,
+            covariance,
+            annotators=people,
+            training=hidden["train"],
+            held_out=[*hidden["test"], *hidden["unseen"]],
+            shots=hidden["shots"],
+        )
         summary = (
             f"Synthetic population {self.preset} in the form {self.form}, seed {seed}: "
             f"{len(shards)} annotators, "
             f"{sum(len(shard.pairs) for shard in shards)} training pairs, "
             f"{sum(len(held.pairs) for held in held_out)} held-out pairs with clean labels."
         )
+        if recipe.unseen:
+            notes = [
+                f"Unseen people: {recipe.unseen}, each with {_NUM_SHOTS} pairs to adapt to; no client is one "
+                "of them, and the evaluation of the run leaves them out.",
+                *notes,
+            ]
         return Population(shards, held_out, truth, (summary, *notes))
 
     def _candidates(
-        self, recipe: Recipe, annotators: Sequence[Annotator], seed: int
+        self, recipe: Recipe, requests: Sequence[_Request], seed: int
     ) -> tuple[list[Candidates], list[str]]:
-        """Training and held-out candidates of each annotator in turn, and notes.
+        """Candidates of each request in turn, and notes.
 
         Only texts are kept on disk: vectors are quicker to draw than to read.
         """
         if self.form != "text":
-            return _draw_all(self.form, recipe, annotators, seed), []
+            return _draw_all(self.form, recipe, requests, seed), []
         identity: dict[str, Any] = {"version": generator_version(), "seed": int(seed), **asdict(recipe)}
         folder = Path(self.cache_dir) if self.cache_dir is not None else cache.default_cache_dir()
         path = folder / "synthetic" / cache.entry_name(identity)
@@ -145,19 +171,37 @@ class Synthetic:
             if stored is not None:
                 return unpack(stored), []
             notes.append(f"The cached texts {path.name} were damaged and have been written anew.")
-        drawn = _draw_all(self.form, recipe, annotators, seed)
+        drawn = _draw_all(self.form, recipe, requests, seed)
         cache.write(path, pack(drawn))
         return drawn, notes
 
 
-def _draw_all(form: str, recipe: Recipe, annotators: Sequence[Annotator], seed: int) -> list[Candidates]:
+def _requests(recipe: Recipe, directions: Directions, covariance: np.ndarray, seed: int) -> list[_Request]:
+    """Two parts for each client, then two for each unseen person."""
+    num_topics = len(phrases().topics)
+    requests = []
+    for is_unseen, count in ((False, recipe.num_clients), (True, recipe.unseen)):
+        for number in range(count):
+            annotator = draw_annotator(recipe, directions, covariance, num_topics, seed, number, is_unseen)
+            learnt, asked = ("shots", "unseen") if is_unseen else ("train", "test")
+            num_learnt = _NUM_SHOTS if is_unseen else annotator.num_pairs
+            requests.append(_Request(learnt, number, annotator, num_learnt))
+            requests.append(_Request(asked, number, annotator, recipe.test_pairs))
+    return requests
+
+
+def _draw_all(form: str, recipe: Recipe, requests: Sequence[_Request], seed: int) -> list[Candidates]:
     drawn = []
-    for client, annotator in enumerate(annotators):
-        for part, num_pairs in (("train", annotator.num_pairs), ("test", recipe.test_pairs)):
-            rng = generator(seed, "synthetic", "pairs", part, client)
-            topics = rng.choice(len(annotator.topic_weights), size=num_pairs, p=annotator.topic_weights)
-            drawn.append(draw_candidates(form, topics, recipe.candidates, recipe.num_attributes, seed, rng))
+    for part, number, annotator, num_pairs in requests:
+        rng = generator(seed, "synthetic", "pairs", part, number)
+        topics = rng.choice(len(annotator.topic_weights), size=num_pairs, p=annotator.topic_weights)
+        drawn.append(draw_candidates(form, topics, recipe.candidates, recipe.num_attributes, seed, rng))
     return drawn
+
+
+def _name(part: str, number: int) -> str:
+    """Of the owner of a part."""
+    return f"{'unseen' if part in ('shots', 'unseen') else 'user'}-{number:03d}"
 
 
 def _visible(candidates: Candidates, judgement: Judgement, prefix: str) -> Pairs:

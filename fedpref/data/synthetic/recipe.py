@@ -38,6 +38,8 @@ class Recipe:
         min_pairs: smallest shard, pairs.
         max_pairs: largest shard, pairs.
         test_pairs: held-out pairs per annotator.
+        unseen: people by the same law who are no clients: newcomers with held-out pairs, and with 100
+            pairs labelled as training pairs are, for a finished model to adapt to.
         topic_alpha: concentration of an annotator's topics; small is few topics.
         candidates: how two responses relate: "iid", "neg" or "near".
         cyclic_share: eta_cyc, share of the variance of the margin that no reward can express.
@@ -68,6 +70,7 @@ class Recipe:
     min_pairs: int = 12
     max_pairs: int = 600
     test_pairs: int = 60
+    unseen: int = 0
     topic_alpha: float = 0.3
     candidates: str = "iid"
     cyclic_share: float = 0.0
@@ -140,12 +143,21 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "min_pairs": (1, math.inf),
     "max_pairs": (1, math.inf),
     "test_pairs": (1, math.inf),
+    "unseen": (0, math.inf),
     "topic_alpha": (1e-3, math.inf),
     "cyclic_share": (0, 1),
     "drift_rad": (0, math.pi),
     "num_attributes": (2, 12),
 }
-_COUNTS = ("num_clients", "deviation_rank", "min_pairs", "max_pairs", "test_pairs", "num_attributes")
+_COUNTS = (
+    "num_clients",
+    "deviation_rank",
+    "min_pairs",
+    "max_pairs",
+    "test_pairs",
+    "unseen",
+    "num_attributes",
+)
 
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {

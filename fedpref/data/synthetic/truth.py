@@ -15,14 +15,15 @@ __all__ = ["SyntheticTruth"]
 
 @dataclass(frozen=True, eq=False)
 class SyntheticTruth:
-    """What is hidden about every annotator, in the order of the shards and of the held-out sets.
+    """What is hidden about every annotator: first those of the shards, in their order, then unseen ones.
 
     Attributes:
         directions: common, group and deviation directions.
         delta_covariance: C_Delta, in which reward differences have sd 1.
-        annotators: the persons.
-        training: the hidden side of their training pairs.
-        held_out: the hidden side of their held-out pairs; clean labels.
+        annotators: the persons, in the order of the held-out sets.
+        training: the hidden side of the shards' training pairs.
+        held_out: the hidden side of everybody's held-out pairs; clean labels.
+        shots: the hidden side of the pairs that unseen people may adapt a model to.
     """
 
     directions: Directions
@@ -30,6 +31,7 @@ class SyntheticTruth:
     annotators: Sequence[Annotator]
     training: Sequence[Judgement]
     held_out: Sequence[Judgement]
+    shots: Sequence[Judgement] = ()
 
     @property
     def groups(self) -> Sequence[int]:

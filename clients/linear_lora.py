@@ -1,0 +1,200 @@
+"""A linear reward head with a low-rank change, in NumPy: LoRA in its smallest form, on frozen features.
+
+The head is a column of length H, so its change is ``s B A`` with B (H, r) and A (r, 1): the margin of a pair
+is ``z . (w + s B A)``. For one client that is no more than w alone can do; it is what ``p_sharelora`` shares
+and splits, and this rule trains all of it, for a start to copy from. In the other orientation, of a layer
+with one output, a personal A would be a whole head, and the rank would bound nothing.
+
+Source: Hu et al. 2021, arXiv:2106.09685.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.backbone import Backbone
+from fedpref.models.head_file import write_head
+from fedpref.models.kept import feature_differences
+from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
+from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.margin import bradley_terry_pull
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
+
+__all__ = ["LinearLora"]
+
+_HEAD, _A, _B = "score.weight", "score.lora_A.weight", "score.lora_B.weight"
+
+
+@dataclass(frozen=True)
+class LinearLora:
+    """Trains ``score.weight`` (1, H), ``score.lora_B.weight`` (H, r) and ``score.lora_A.weight`` (r, 1).
+
+    A task's settings may give ``local_steps`` and ``proximal_mu``. Steps are plain gradient steps in
+    float64; what travels is float32.
+
+    Attributes:
+        backbone: gives the features.
+        rank: inner dimension r of BA.
+        alpha: BA is scaled by alpha / rank.
+        local_steps: gradient steps a task.
+        batch_pairs: pairs a step; None means the whole shard.
+        lr: step size.
+        head_std: standard deviation of the head's initial weights.
+
+    Raises:
+        ConfigurationError: a value out of range, or a rank above the feature dimension.
+    """
+
+    backbone: Backbone
+    rank: int = 8
+    alpha: int = 8
+    local_steps: int = 30
+    batch_pairs: int | None = 16
+    lr: float = 0.1
+    head_std: float = 0.0
+
+    def __post_init__(self) -> None:
+        dim = self.backbone.dim
+        require(1 <= self.rank <= dim, "rank", self.rank, f"from 1 to {dim}, the features' dimension")
+        require(self.alpha > 0, "alpha", self.alpha, "positive")
+        require(self.local_steps >= 0, "local_steps", self.local_steps, "at least 0")
+        require(
+            self.batch_pairs is None or self.batch_pairs >= 1, "batch_pairs", self.batch_pairs, "at least 1"
+        )
+        require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "positive and finite")
+        require(self.head_std >= 0, "head_std", self.head_std, "at least 0")
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """Initial weights, float32: A uniform as in PEFT, B zero, the head Gaussian."""
+        shapes = self._shapes
+        bound = 1 / math.sqrt(shapes[_A][1])
+        weights = {
+            _HEAD: self.head_std * rng.standard_normal(shapes[_HEAD]),
+            _A: rng.uniform(-bound, bound, shapes[_A]),
+            _B: np.zeros(shapes[_B]),
+        }
+        return {key: array.astype(np.float32) for key, array in weights.items()}
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep the features of all these pairs, so that no worker has to."""
+        for pairs in populations:
+            feature_differences(self.backbone, pairs)
+
+    def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
+        """Margin of each pair, shape (num_pairs,), float64."""
+        return self._margins(self._double(weights), feature_differences(self.backbone, pairs))
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write ``head.safetensors`` and, in ``fedpref.json``, the identity of the features it is for."""
+        write_head(folder, weights, self.backbone)
+
+    def answer(
+        self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
+    ) -> tuple[Reply, ClientState]:
+        """Train on the shard.
+
+        Metrics: ``loss_before`` and ``loss_after`` on the whole shard (before: at the received weights),
+        ``steps_done``, ``skipped_steps`` (a gradient was not finite), ``flops`` (what ``workload`` says).
+
+        Raises:
+            ConfigurationError: another kind of task, or weights that do not fit.
+            FederationError: every step was skipped.
+        """
+        if task.kind != "train":
+            raise ConfigurationError(f"client: linear_lora cannot answer a task of kind '{task.kind}'")
+        num_pairs = len(shard.pairs)
+        if num_pairs == 0:
+            return Reply(dict(task.weights), 0, {}), state
+        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+        received, differences = self._double(task.weights), feature_differences(self.backbone, shard.pairs)
+        trained, skipped = self._steps(received, differences, "", steps, mu, rng)
+        require_progress(steps, skipped)
+        metrics = {
+            **reported_loss("loss_before", self._margins(received, differences)),
+            **reported_loss("loss_after", self._margins(trained, differences)),
+            "steps_done": float(steps - skipped),
+            "skipped_steps": float(skipped),
+            "flops": self.workload(task, shard).flops,
+        }
+        return Reply(_single(trained), num_pairs, metrics), state
+
+    def train_part(
+        self, weights: Weights, pairs: Pairs, part: str, steps: int, mu: float, rng: np.random.Generator
+    ) -> Weights:
+        """The weights after steps on the keys that contain ``part``; the others stay as they are."""
+        differences = feature_differences(self.backbone, pairs)
+        trained, _ = self._steps(self._double(weights), differences, part, steps, mu, rng)
+        return {key: _single(trained)[key] if part in key else array for key, array in weights.items()}
+
+    def workload(self, task: Task, shard: Shard) -> Workload:
+        """Operations of the head; features are taken as kept. A task that is refused is no work.
+
+        A pair of a batch takes two products of length H, and the losses before and after one each; a batch
+        takes two products with the matrix B, and three updates of it. Two operations an entry.
+        """
+        num_pairs, dim = len(shard.pairs), self.backbone.dim
+        if task.kind != "train" or num_pairs == 0:
+            return Workload(0.0, 0.0)
+        steps = num_steps(task.settings, self.local_steps)
+        epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
+        of_pairs = 4.0 * dim * (epochs * num_pairs + rest + num_pairs)
+        rows = num_pairs + batch_size(num_pairs, self.batch_pairs)
+        return Workload(of_pairs + 10.0 * dim * self.rank * steps, 8.0 * dim * (rows + 3 * (self.rank + 1)))
+
+    @property
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        dim = self.backbone.dim
+        return {_HEAD: (1, dim), _A: (self.rank, 1), _B: (dim, self.rank)}
+
+    def _double(self, weights: Weights) -> Weights:
+        found = {key: array.shape for key, array in weights.items()}
+        if found != self._shapes:
+            raise ConfigurationError(f"client: linear_lora needs weights of {self._shapes}, got {found}")
+        return {key: array.astype(np.float64) for key, array in weights.items()}
+
+    def _vector(self, weights: Weights) -> np.ndarray:
+        """The head that all of it makes: w + s B A, shape (H,)."""
+        vector: np.ndarray = weights[_HEAD][0] + self.alpha / self.rank * (weights[_B] @ weights[_A])[:, 0]
+        return vector
+
+    def _margins(self, weights: Weights, differences: np.ndarray) -> np.ndarray:
+        margins: np.ndarray = differences @ self._vector(weights)
+        return margins
+
+    def _steps(
+        self,
+        received: Weights,
+        differences: np.ndarray,
+        part: str,
+        steps: int,
+        mu: float,
+        rng: np.random.Generator,
+    ) -> tuple[Weights, int]:
+        """Weights after the steps, and how many of them were skipped."""
+        scale, weights, skipped = self.alpha / self.rank, dict(received), 0
+        for rows in batches(len(differences), self.batch_pairs, steps, rng):
+            z = differences[rows]
+            by_vector = -(bradley_terry_pull(z @ self._vector(weights)) @ z) / len(z)
+            gradients = {
+                _HEAD: by_vector[None],
+                _A: scale * (by_vector @ weights[_B])[:, None],
+                _B: scale * by_vector[:, None] * weights[_A].T,
+            }
+            gradients = {key: gradient for key, gradient in gradients.items() if part in key}
+            if not all(np.isfinite(gradient).all() for gradient in gradients.values()):
+                skipped += 1
+                continue
+            for key, gradient in gradients.items():
+                pull = mu * (weights[key] - received[key]) if mu > 0 else 0.0
+                weights[key] = weights[key] - self.lr * (gradient + pull)
+        return weights, skipped
+
+
+def _single(weights: Weights) -> dict[str, np.ndarray]:
+    return {key: array.astype(np.float32) for key, array in weights.items()}

@@ -1,0 +1,193 @@
+"""A hierarchical prior over personal heads, learned from the clients that take part.
+
+Heads are drawn from a mixture of K Gaussians, ``w_u ~ sum_k pi_k N(m_k, C)``. A client finds its most
+probable head under each component, a convex problem, and by Laplace's method its posterior covariance and
+the evidence of its labels; the evidences say how likely it belongs to which component (E-step). It sends the
+moments of that posterior. Their mean over clients is what the M-step needs, and FedAvg with ``server_lr``
+below 1 keeps it as a running mean: an online EM algorithm. With one component this is empirical Bayes: the
+prior learns along which directions people differ, and how much.
+
+The components share one covariance: groups are rarely large enough to have one each.
+
+Source: Laird and Ware 1982, "Random-effects models for longitudinal data" (EM for a Gaussian prior);
+MacKay 1992 (Laplace evidence); Cappé and Moulines 2009, "On-line expectation-maximization algorithm for
+latent data models", arXiv:0712.4273 (running means of statistics).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.backbone import Backbone
+from fedpref.models.head_file import write_head
+from fedpref.models.kept import feature_differences
+from fedpref.objectives.convex import Posterior, laplace
+from fedpref.objectives.local import reported_loss, require
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
+
+__all__ = ["MixturePrior", "Prior", "prior_of"]
+
+_HEAD, _WEIGHT, _FIRST, _SECOND = "score.weight", "prior.weight", "prior.first", "prior.second"
+
+
+class Prior(NamedTuple):
+    """A mixture of Gaussians with one covariance.
+
+    Attributes:
+        weights: pi, shape (K,), sums to 1.
+        means: m, shape (K, H).
+        precision: inverse of C, shape (H, H).
+    """
+
+    weights: np.ndarray
+    means: np.ndarray
+    precision: np.ndarray
+
+
+@dataclass(frozen=True)
+class MixturePrior:
+    """Shares the moments of a mixture prior; made for FedAvg with share=clients and server_lr below 1.
+
+    What leaves a client, as its own value of a running mean: its probabilities of the components,
+    ``prior.weight`` (K,); its head under each, times them, ``prior.first`` (K, H); and the second moment of
+    its posterior, ``prior.second`` (H, H), or its diagonal (H,). So whoever reads a single message reads the
+    personal head; only under secure aggregation does it stay at home, and no more than moments of a cohort
+    leave. The mean head serves newcomers without pairs.
+
+    A full covariance takes H x H numbers: right for some dozen features. With hundreds take the diagonal: it
+    learns the mean, and how much people differ in each feature, but no directions across features.
+
+    Attributes:
+        backbone: gives the features.
+        num_components: K.
+        init_std: standard deviation of the components' initial means; one component starts at zero.
+        init_variance: initial variance of a head around its component's mean, in every direction.
+        least_variance: floor of the covariance's eigenvalues: nobody is taken to be exactly like others.
+        least_weight: floor of a component's weight, before they are made to sum to 1: none dies early.
+        covariance: "full" or "diagonal".
+
+    Raises:
+        ConfigurationError: a value out of range.
+    """
+
+    backbone: Backbone
+    num_components: int = 4
+    init_std: float = 1.0
+    init_variance: float = 1.0
+    least_variance: float = 0.02
+    least_weight: float = 0.1
+    covariance: Literal["full", "diagonal"] = "full"
+
+    def __post_init__(self) -> None:
+        count = self.num_components
+        require(count >= 1, "num_components", count, "at least 1")
+        require(self.init_std >= 0, "init_std", self.init_std, "at least 0")
+        for key in ("init_variance", "least_variance"):
+            value = getattr(self, key)
+            require(math.isfinite(value) and value > 0, key, value, "positive and finite")
+        require(0 < self.least_weight < 1, "least_weight", self.least_weight, "above 0 and below 1")
+        require(self.covariance in ("full", "diagonal"), "covariance", self.covariance, "full or diagonal")
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """The moments of the initial prior, float32."""
+        count, dim = self.num_components, self.backbone.dim
+        means = self.init_std * rng.standard_normal((count, dim)) if count > 1 else np.zeros((1, dim))
+        second = means.T @ means / count + self.init_variance * np.eye(dim)
+        moments = {_WEIGHT: np.full(count, 1 / count), _FIRST: means / count, _SECOND: self._kept(second)}
+        return {key: array.astype(np.float32) for key, array in moments.items()}
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep the features of all these pairs, so that no worker has to."""
+        for pairs in populations:
+            feature_differences(self.backbone, pairs)
+
+    def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
+        """Margin of each pair, shape (num_pairs,), float64: of a client's head, or of the mean head."""
+        head = weights[_HEAD][0] if _HEAD in weights else weights[_FIRST].sum(axis=0, dtype=np.float64)
+        margins: np.ndarray = feature_differences(self.backbone, pairs) @ head.astype(np.float64)
+        return margins
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write the moments, with the identity of the features."""
+        write_head(folder, weights, self.backbone)
+
+    def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
+        """The client's posterior mean head, ``score.weight`` (1, H), float32: all components have a say."""
+        if shard is None or len(shard.pairs) == 0:
+            head = weights[_FIRST].sum(axis=0, dtype=np.float64)
+        else:
+            chances, posteriors = self._posterior(weights, feature_differences(self.backbone, shard.pairs))
+            head = chances @ np.stack([posterior.weights for posterior in posteriors])
+        return {_HEAD: head.astype(np.float32)[None]}
+
+    def answer(
+        self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
+    ) -> tuple[Reply, ClientState]:
+        """The moments of the client's posterior (E-step).
+
+        Metrics: ``loss_before`` of the mean head and ``loss_after`` of the client's own, on its pairs.
+
+        Raises:
+            ConfigurationError: another kind of task, or weights that do not fit.
+        """
+        if task.kind != "train":
+            raise ConfigurationError(f"client: mixture_prior cannot answer a task of kind '{task.kind}'")
+        count, dim = self.num_components, self.backbone.dim
+        found = {key: array.shape for key, array in task.weights.items()}
+        needed = {_WEIGHT: (count,), _FIRST: (count, dim), _SECOND: self._kept(np.empty((dim, dim))).shape}
+        if found != needed:
+            raise ConfigurationError(f"client: mixture_prior needs weights of {needed}, got {found}")
+        if len(shard.pairs) == 0:
+            return Reply(dict(task.weights), 0, {}), state
+        differences = feature_differences(self.backbone, shard.pairs)
+        chances, posteriors = self._posterior(task.weights, differences)
+        heads = np.stack([posterior.weights for posterior in posteriors])
+        first = chances[:, None] * heads
+        spread = np.stack([posterior.covariance for posterior in posteriors])
+        second = first.T @ heads + np.tensordot(chances, spread, axes=1)
+        moments = {_WEIGHT: chances, _FIRST: first, _SECOND: self._kept(second)}
+        shared = task.weights[_FIRST].sum(axis=0, dtype=np.float64)
+        metrics = {
+            **reported_loss("loss_before", differences @ shared),
+            **reported_loss("loss_after", differences @ first.sum(axis=0)),
+        }
+        sent = {key: array.astype(np.float32) for key, array in moments.items()}
+        return Reply(sent, len(shard.pairs), metrics), state
+
+    def _kept(self, second: np.ndarray) -> np.ndarray:
+        return second if self.covariance == "full" else np.diag(second)
+
+    def _posterior(self, weights: Weights, differences: np.ndarray) -> tuple[np.ndarray, Sequence[Posterior]]:
+        """The client's probabilities of the components, shape (K,), and its posterior under each."""
+        prior = prior_of(weights, self.least_variance, self.least_weight)
+        posteriors = [laplace(differences, mean, prior.precision) for mean in prior.means]
+        logits = np.log(prior.weights) + np.array([posterior.log_evidence for posterior in posteriors])
+        chances = np.exp(logits - logits.max())
+        return chances / chances.sum(), posteriors
+
+
+def prior_of(moments: Weights, least_variance: float, least_weight: float) -> Prior:
+    """The prior whose moments these are (M-step).
+
+    Args:
+        moments: ``prior.weight`` (K,), ``prior.first`` (K, H) and ``prior.second``, (H, H) or (H,).
+        least_variance: floor of the covariance's eigenvalues.
+        least_weight: floor of a component's weight, before they are made to sum to 1.
+    """
+    shares, first, second = (moments[key].astype(np.float64) for key in (_WEIGHT, _FIRST, _SECOND))
+    means = first / np.maximum(shares, 1e-12)[:, None]
+    explained = first.T @ means
+    if second.ndim == 1:
+        precision = np.diag(1 / np.maximum(second - np.diag(explained), least_variance))
+    else:
+        values, vectors = np.linalg.eigh(second - explained)
+        precision = (vectors / np.maximum(values, least_variance)) @ vectors.T
+    floored = np.maximum(shares, least_weight)
+    return Prior(floored / floored.sum(), means, precision)

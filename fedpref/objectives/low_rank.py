@@ -1,0 +1,111 @@
+"""A linear head in two factors, margin ``z . B w``: Bradley-Terry steps on either factor or on both.
+
+With v = B w the gradient for v is that of a linear head, ``g = -mean pull(z.v) z``, and the chain rule gives
+the rest: ``B^T g`` for the head w, ``g w^T`` for the representation B.
+
+Source: Collins et al. 2021, "Exploiting Shared Representations for Personalized Federated Learning"
+(FedRep), arXiv:2102.07078, equations 2 and 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from fedpref.objectives.batches import batches
+from fedpref.objectives.local import num_steps
+from fedpref.objectives.margin import bradley_terry_pull
+from fedpref.types import Settings
+
+__all__ = ["Descent", "Factors", "Phase", "descended", "factor_gradients", "phases_within"]
+
+
+class Factors(NamedTuple):
+    """A representation B, shape (H, k), and a head w, shape (k,), float64."""
+
+    representation: np.ndarray
+    head: np.ndarray
+
+    @property
+    def vector(self) -> np.ndarray:
+        """The linear head ``B w``, shape (H,)."""
+        product: np.ndarray = self.representation @ self.head
+        return product
+
+
+class Phase(NamedTuple):
+    """Gradient steps that move one factor with the other frozen, or both from the same point."""
+
+    steps: int
+    moves: Literal["head", "representation", "both"]
+
+
+class Descent(NamedTuple):
+    """Where the steps have led, how many were skipped, and the pairs that all batches held together."""
+
+    factors: Factors
+    skipped: int
+    seen_pairs: int
+
+
+def phases_within(settings: Settings, phases: Sequence[Phase]) -> list[Phase]:
+    """The phases, cut after the ``local_steps`` of the settings; the last one takes what these have more."""
+    left = num_steps(settings, sum(phase.steps for phase in phases))
+    kept = []
+    for phase in phases[:-1]:
+        kept.append(Phase(min(phase.steps, left), phase.moves))
+        left -= kept[-1].steps
+    return [*kept, Phase(left, phases[-1].moves)]
+
+
+def factor_gradients(factors: Factors, differences: np.ndarray) -> Factors:
+    """Gradients of the mean Bradley-Terry loss for both factors, at one point.
+
+    Args:
+        factors: the point.
+        differences: z of each pair, shape (num_pairs, H); at least one pair.
+    """
+    g = -(bradley_terry_pull(differences @ factors.vector) @ differences) / len(differences)
+    return Factors(np.outer(g, factors.head), factors.representation.T @ g)
+
+
+def descended(
+    factors: Factors,
+    differences: np.ndarray,
+    phases: Sequence[Phase],
+    batch_pairs: int | None,
+    lr: float,
+    l2: float,
+    mu: float,
+    rng: np.random.Generator,
+) -> Descent:
+    """Take the steps of all phases, one after the other; a step whose gradient is not finite is skipped.
+
+    Args:
+        factors: where they start; not changed.
+        differences: z of each pair of the shard, shape (num_pairs, H); at least one pair.
+        phases: which steps.
+        batch_pairs: pairs a step; None is the whole shard.
+        lr: step size for both factors.
+        l2: ridge penalty ``l2/2 |w|^2`` on the head.
+        mu: pull of the representation to where it started, FedProx's.
+        rng: the draws of the batches.
+    """
+    start, skipped, seen_pairs = factors.representation, 0, 0
+    for phase in phases:
+        for rows in batches(len(differences), batch_pairs, phase.steps, rng):
+            seen_pairs += len(rows)
+            gradients = factor_gradients(factors, differences[rows])
+            if not all(np.isfinite(gradient).all() for gradient in gradients):
+                skipped += 1
+                continue
+            representation, head = factors
+            if phase.moves != "head":
+                pull = mu * (representation - start) if mu > 0 else 0.0
+                representation = representation - lr * (gradients.representation + pull)
+            if phase.moves != "representation":
+                head = head - lr * (gradients.head + l2 * head)
+            factors = Factors(representation, head)
+    return Descent(factors, skipped, seen_pairs)
