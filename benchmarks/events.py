@@ -1,13 +1,15 @@
-"""What an arrival costs: an empty client rule through plan, wire, virtual time, validation and fold.
+"""What an arrival costs where the clients train nothing: the federation's own work for two messages.
 
-100 clients are busy at all times and each answer is replaced by a new task. The clients train nothing,
-so what is measured is the federation's own work for a message down and a message up.
+100 clients are busy at all times and each answer is replaced by a new task. "grid": messages are made,
+pass through the virtual-time grid and the client app, and the answers are taken out. "loop": with plan,
+validation, byte counts, the log of what left the clients, and fold.
 
     python -m fedpref.benchmarks.events [arrivals] [registered clients …]
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import resource
 import sys
@@ -17,11 +19,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from fedpref.flower import wire
 from fedpref.flower.app import client_app
 from fedpref.flower.exchange import Exchange
 from fedpref.flower.fence import streams_kept
+from fedpref.flower.idle import idle_of
 from fedpref.flower.pace import foresight
 from fedpref.flower.rounds import Rounds, fresh_from
+from fedpref.seeds import generator
 from fedpref.simulation.device_classes import DeviceClass, Mix
 from fedpref.simulation.grid import VirtualGrid
 from fedpref.simulation.inline import Inline
@@ -109,31 +114,54 @@ class Refill:
         return [state.model]
 
 
+def through_the_grid(grid: VirtualGrid, num_clients: int, num_arrivals: int) -> None:
+    """Messages in, answers out."""
+    model = Empty().fresh(generator(0, "fresh"))
+    packed, busy, number = wire.pack(model), dict[str, ClientId](), 0
+    working: set[ClientId] = set()
+    arrived = 0
+    while arrived < num_arrivals:
+        idle = idle_of(grid.online(grid.nodes), working)
+        chosen = refill(idle, BUSY, len(busy), generator(0, "plan", number))
+        tasks = [Task(client, model, number=number + index) for index, client in enumerate(chosen)]
+        number += len(tasks)
+        messages = [wire.send(task, packed, grid.nodes[task.client_id], 0, -1) for task in tasks]
+        for task, message_id in zip(tasks, grid.push_messages(messages), strict=True):
+            busy[message_id] = task.client_id
+            working.add(task.client_id)
+        for reply in grid.next_arrivals(busy.keys(), math.inf):
+            working.discard(busy.pop(reply.metadata.reply_to_message_id))
+            arrived += 1
+
+
+def through_the_loop(grid: VirtualGrid, num_clients: int, num_arrivals: int) -> None:
+    """Plan, wait and fold."""
+    exchange = Exchange(grid, grid.nodes, seed=0)
+    rounds = Rounds(Refill(), exchange, range(num_clients), fresh_from(Empty(), 0), 0, num_arrivals)
+    arrived = 0
+    while arrived < num_arrivals:
+        arrived += len(rounds.advance().arrivals)
+
+
 def measure(num_clients: int, num_arrivals: int) -> None:
-    """Print seconds, events per second and memory of one federation."""
-    rule, begun = Empty(), time.perf_counter()
+    """Print seconds, events per second and memory of one population, both ways."""
+    rule = Empty()
 
     def shard_of(client_id: ClientId) -> Shard:
         return Shard(client_id, str(client_id), ONE_PAIR)
 
-    with VirtualGrid(
-        client_app(rule, shard_of), num_clients, Inline(), FLEET, 0, foresight(rule, shard_of)
-    ) as grid:
-        exchange = Exchange(grid, grid.nodes, seed=0)
-        clients = range(num_clients)
-        rounds = Rounds(Refill(), exchange, clients, fresh_from(rule, 0), 0, num_arrivals)
-        made_s = time.perf_counter() - begun
-        with streams_kept():
-            begun, arrived = time.perf_counter(), 0
-            while arrived < num_arrivals:
-                arrived += len(rounds.advance().arrivals)
+    for name, way in (("grid", through_the_grid), ("loop", through_the_loop)):
+        app, known = client_app(rule, shard_of), foresight(rule, shard_of)
+        with VirtualGrid(app, num_clients, Inline(), FLEET, 0, known) as grid, streams_kept():
+            begun = time.perf_counter()
+            way(grid, num_clients, num_arrivals)
             spent_s = time.perf_counter() - begun
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{num_clients:>7} clients  made in {made_s:.2f} s  {arrived} arrivals in {spent_s:.1f} s, "
-        f"{arrived / spent_s:,.0f} a second  virtual {grid.clock_s:.0f} s  peak memory {memory_mb:.0f} MB",
-        flush=True,
-    )
+        memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        print(
+            f"{num_clients:>7} clients, {name}: {num_arrivals} arrivals in {spent_s:.1f} s, "
+            f"{num_arrivals / spent_s:,.0f} a second; {grid.clock_s:.0f} virtual s; peak {memory_mb:.0f} MB",
+            flush=True,
+        )
 
 
 def main(num_arrivals: int = 100_000, populations: Sequence[int] = (1_000, 10_000, 100_000)) -> None:

@@ -21,7 +21,7 @@ os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
 with warnings.catch_warnings():
     # Flower's own imports use deprecated names of click; no reader of ours can mend that.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
     from flwr.common.serde import (
         message_from_proto,
         message_to_proto,
@@ -39,7 +39,9 @@ __all__ = [
     "Grid",
     "Run",
     "adopt_process",
+    "array_of",
     "copied",
+    "data_of",
     "empty_run",
     "message_from_bytes",
     "message_to_bytes",
@@ -48,8 +50,10 @@ __all__ = [
     "records_to_bytes",
     "stamp",
     "strategy",
+    "twin_of",
 ]
 
+T = TypeVar("T", Message, Context)
 R = TypeVar("R", RecordDict, ArrayRecord, MetricRecord, ConfigRecord)
 
 _RUN_ID = _TASK_ID = _NODE_ID = 1
@@ -98,6 +102,26 @@ def record_of(kind: type[R], data: dict[str, Any]) -> R:
     record = kind()
     record.__dict__["_data"] = data
     return record
+
+
+def data_of(records: RecordDict) -> dict[str, Any]:
+    """The dictionary inside, which is not to be changed."""
+    data: dict[str, Any] = records.__dict__["_data"]
+    return data
+
+
+def array_of(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:
+    """An ``Array`` of NumPy's bytes, whose arguments are known to be of the right types."""
+    array = Array.__new__(Array)
+    array.__dict__.update(dtype=dtype, shape=shape, stype="numpy.ndarray", data=data)
+    return array
+
+
+def twin_of(original: T) -> T:
+    """A shallow copy of a message or a context, as ``copy.copy`` makes it in five times the time."""
+    twin = object.__new__(type(original))
+    twin.__dict__.update(original.__dict__)
+    return twin
 
 
 def message_to_bytes(message: Message) -> bytes:

@@ -52,10 +52,13 @@ class Traffic:
     framed_down_bytes: int = 0
     framed_up_bytes: int = 0
 
-    def plus(self, **more: int) -> Traffic:
-        """The sum with ``more``."""
+    def plus(self, more: Traffic) -> Traffic:
+        """The sum of both."""
         return Traffic(
-            **{name: getattr(self, name) + more.get(name, 0) for name in self.__dataclass_fields__}
+            self.raw_down_bytes + more.raw_down_bytes,
+            self.raw_up_bytes + more.raw_up_bytes,
+            self.framed_down_bytes + more.framed_down_bytes,
+            self.framed_up_bytes + more.framed_up_bytes,
         )
 
 
@@ -222,7 +225,9 @@ class Exchange:
             )
             expires_s = min(task.expires_s, now_s + self.patience_s)
             raw = array_bytes(message.content)
-            books.traffic = books.traffic.plus(raw_down_bytes=raw, framed_down_bytes=framed_bytes(message))
+            books.traffic = books.traffic.plus(
+                Traffic(raw_down_bytes=raw, framed_down_bytes=framed_bytes(message))
+            )
             messages.append(message)
             entries.append(_Open(_expiring(task, expires_s), now_s, raw))
         unsent = []
@@ -262,7 +267,9 @@ class Exchange:
             return []
         self._close(message_id, "duplicate")
         bytes_up = array_bytes(reply.content) if reply.has_content() else 0
-        books.traffic = books.traffic.plus(raw_up_bytes=bytes_up, framed_up_bytes=framed_bytes(reply))
+        books.traffic = books.traffic.plus(
+            Traffic(raw_up_bytes=bytes_up, framed_up_bytes=framed_bytes(reply))
+        )
         outcome = self._judge(reply, entry.task)
         if isinstance(outcome, Update):
             self._acknowledge(entry.task)

@@ -32,6 +32,9 @@ def framed_bytes(message: Message) -> int:
     return size
 
 
+# Plain loops, because this is asked for every message, and generators cost more than what they count.
+
+
 def _varint(value: int) -> int:
     return 1 if value < 128 else (value.bit_length() + 6) // 7
 
@@ -61,15 +64,20 @@ def _number(value: int) -> int:
 
 
 def _metadata(metadata: Metadata) -> int:
-    numbers = metadata.run_id, metadata.src_node_id, metadata.dst_node_id
+    size = 0
+    for number in (metadata.run_id, metadata.src_node_id, metadata.dst_node_id):
+        size += _number(number)
     texts = metadata.message_id, metadata.reply_to_message_id, metadata.group_id, metadata.message_type
-    optional = metadata.src_task_id, metadata.dst_task_id
-    return (
-        sum(map(_number, numbers))
-        + sum(_block(len(text)) if text.isascii() and text else _text(text) for text in texts)
-        + sum(_TAG + _DOUBLE for value in (metadata.ttl, metadata.created_at) if value)
-        + sum(_TAG + _varint(value) for value in optional if value is not None)
-    )
+    for text in texts:
+        if text:
+            size += _block(_length(text))
+    for value in (metadata.ttl, metadata.created_at):
+        if value:
+            size += _TAG + _DOUBLE
+    for optional in (metadata.src_task_id, metadata.dst_task_id):
+        if optional is not None:
+            size += _TAG + _varint(optional)
+    return size
 
 
 def _records(records: RecordDict) -> int:
@@ -81,7 +89,10 @@ def _records(records: RecordDict) -> int:
 
 
 def _arrays(record: ArrayRecord) -> int:
-    return sum(_block(_text(key) + _block(_array(array))) for key, array in record.items())
+    size = 0
+    for key, array in record.items():
+        size += _block(_text(key) + _block(_array(array)))
+    return size
 
 
 def _array(array: Array) -> int:
@@ -91,7 +102,10 @@ def _array(array: Array) -> int:
 
 
 def _values(record: Mapping[str, Any]) -> int:
-    return sum(_block(_text(key) + _block(_value(value))) for key, value in record.items())
+    size = 0
+    for key, value in record.items():
+        size += _block(_text(key) + _block(_value(value)))
+    return size
 
 
 def _value(value: Any) -> int:

@@ -13,6 +13,8 @@ from typing import TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fedpref.flower._shim import array_of, data_of
+
 __all__ = ["array_bytes", "decoded", "flat_array", "of_kind", "payload_bytes"]
 
 R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
@@ -28,7 +30,7 @@ _ALIGNMENT = 64
 
 def of_kind(content: RecordDict, kind: type[R]) -> dict[str, R]:
     """The records of one kind, by name, in order."""
-    return {key: record for key, record in content.items() if isinstance(record, kind)}
+    return {key: record for key, record in data_of(content).items() if isinstance(record, kind)}
 
 
 def flat_array(values: np.ndarray) -> Array:
@@ -42,7 +44,7 @@ def flat_array(values: np.ndarray) -> Array:
     length += -(10 + length) % _ALIGNMENT
     header = b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
     data = header + values.astype("<f4", copy=False).tobytes()
-    return Array(dtype="float32", shape=(len(values),), stype="numpy.ndarray", data=data)
+    return array_of("float32", (len(values),), data)
 
 
 def decoded(array: Array) -> np.ndarray:

@@ -7,7 +7,6 @@ torch thread (other thread counts may change the last bits of a sum), and result
 from __future__ import annotations
 
 import contextlib
-import copy
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -104,7 +103,7 @@ def attempt(app: ClientApp, message: Message, context: Context, strict: bool = F
         context: of its node.
         strict: let the client's exception through, for debugging.
     """
-    trial = copy.copy(context)
+    trial = _shim.twin_of(context)
     trial.state = _shim.copied(context.state)
     try:
         reply = app(_copied_message(message), trial)
@@ -139,7 +138,7 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def _copied_message(message: Message) -> Message:
-    twin = copy.copy(message)
+    twin = _shim.twin_of(message)
     if twin.has_content():
         twin.content = _shim.copied(message.content)
     return twin
