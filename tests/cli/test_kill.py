@@ -38,10 +38,10 @@ class Killer:
         return fold._replace(state={"model": fold.state, "round": state["round"] + 1})
 
     def models(self, state):
-        return {"global": state["model"]}
+        return self.inner.models(state["model"])
 
     def serve(self, state, client_id):
-        return [state["model"]]
+        return self.inner.serve(state["model"], client_id)
 """
 
 
