@@ -41,7 +41,9 @@ def preflight(federation: Federation, tasks: Sequence[Task]) -> None:
         federation.executor.check_classes(devices.names, owned)
     if isinstance(federation.rule, HasWorkload) and tasks:
         rule = federation.rule
-        works = ((shard, replace(tasks[0], client_id=shard.client_id)) for shard in shards)
+        # Asking for the work of a shard of texts tokenises it: only where the answer can matter.
+        limited = (s for s in shards if devices.device(s.client_id).memory_bytes < math.inf)
+        works = ((shard, replace(tasks[0], client_id=shard.client_id)) for shard in limited)
         needed = ((s.client_id, rule.workload(as_training(t, rule), s).memory_bytes) for s, t in works)
         check_memory(devices, needed)
     deadlines = [task for task in tasks if task.expires_s < math.inf]

@@ -112,19 +112,14 @@ class Run:
             if not outcome.fold.updated:
                 continue
             is_last = rounds.version >= federation.rounds
-            every_s = federation.evaluate_every_s
-            is_due = (
-                self.rounds.version // federation.evaluate_every > version // federation.evaluate_every
-                if every_s is None
-                else self.grid.clock_s // every_s > since_s // every_s
-            )
+            if (every_s := federation.evaluate_every_s) is not None:
+                is_due = _passed(since_s, self.grid.clock_s, every_s)
+            else:
+                is_due = _passed(version, rounds.version, federation.evaluate_every)
             evaluation = self._evaluate() if is_last or is_due else None
             self._log_round(ok, failed, outcome.fold.metrics, evaluation, waited_s)
             ok, failed, waited_s, since_s = 0, 0, 0.0, self.grid.clock_s
-            if (
-                is_last
-                or rounds.version // federation.checkpoint_every > version // federation.checkpoint_every
-            ):
+            if is_last or _passed(version, rounds.version, federation.checkpoint_every):
                 self._save()
         return self._finish(evaluation or self._evaluate())
 
@@ -304,6 +299,11 @@ def _device_record(devices: Devices, arrival: Arrival) -> dict[str, Any]:
         spent = timing(device, devices.seed, arrival.task.number, flops, arrival.bytes_down, arrival.bytes_up)
         record |= spent._asdict() | {"energy_j": spent.compute_s * device.power_w}
     return record
+
+
+def _passed(before: float, now: float, every: float) -> bool:
+    """True if a multiple of ``every`` lies in (before, now]; one step may pass several."""
+    return now // every > before // every
 
 
 def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
