@@ -79,7 +79,7 @@ class MixturePrior:
             )
         if not 0 <= self.hold < 1 or (self.split_at or 0) + self.hold >= 1:
             raise ConfigurationError(
-                f"strategy.hold={self.hold} with strategy.split_at={self.split_at} must leave a part of the run"
+                f"strategy.hold={self.hold} with strategy.split_at={self.split_at} must leave some of the run"
             )
         if not 0 < self.spread < 1:
             raise ConfigurationError(f"strategy.spread={self.spread} must be between 0 and 1")

@@ -125,5 +125,5 @@ def test_a_rule_without_a_prior_is_refused() -> None:
 
 
 def test_more_components_than_clients_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match="client.num_components=2"):
+    with pytest.raises(ConfigurationError, match=r"client\.num_components=2"):
         MixturePrior().init(fresh, [0], 8, generator(0, "init"))
