@@ -9,18 +9,20 @@ Source: Bradley and Terry 1952; the proximal term: Li et al. 2020 (FedProx), arX
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
-from fedpref.models.kept import feature_differences
+from fedpref.models.kept import feature_differences, kept
 from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
 from fedpref.objectives.grouping import grouping_split, models_to_score
+from fedpref.objectives.linear_cohort import Course, Member, cheapest, trained
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
@@ -113,39 +115,102 @@ class LinearReward:
             raise ConfigurationError(f"client: linear_reward cannot answer a task of kind '{task.kind}'")
         return work(task, shard, rng), state
 
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: small shards with plain gradient steps are trained together."""
+        found: dict[int, tuple[Reply, ClientState]] = {}
+        together: dict[float, dict[int, tuple[_Work, Member]]] = {}
+        for i, (task, shard, state, rng) in enumerate(zip(tasks, shards, states, rngs, strict=True)):
+            if task.kind != "train" or self.optimizer != "sgd" or len(shard.pairs) == 0:
+                found[i] = self.answer(task, shard, state, rng)
+                continue
+            work = self._work(task, shard)
+            course = self._course(work)
+            batched = list(batches(len(work.differences), self.batch_pairs, work.steps, rng))
+            if not course.stacked:
+                found[i] = self._reply(work, *self._descended(work, batched)), state
+                continue
+            gram = self._gram(work) if course.by_gram else None
+            member = Member(work.differences, gram, work.received, batched)
+            together.setdefault(work.mu, {})[i] = work, member
+        for mu, entries in together.items():
+            results = trained([member for _, member in entries.values()], self.lr, self.l2, mu)
+            for (i, (work, member)), after in zip(entries.items(), results, strict=True):
+                if np.isfinite(after.head).all():
+                    reply = self._reply(work, after.head, 0, after.margins_before, after.margins_after)
+                else:  # some step is to be skipped
+                    reply = self._reply(work, *self._descended(work, member.batches))
+                found[i] = reply, states[i]
+        return [found[i] for i in range(len(tasks))]
+
     def _train(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
         if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {})
+        work = self._work(task, shard)
+        steps = batches(len(work.differences), self.batch_pairs, work.steps, rng)
+        return self._reply(work, *self._descended(work, steps))
+
+    def _work(self, task: Task, shard: Shard) -> _Work:
         received = self._vector(task.weights)
-        differences = feature_differences(self.backbone, shard.pairs)
+        differences, rows = feature_differences(self.backbone, shard.pairs), None
         if task.settings.get("grouping_share"):
-            differences = differences[grouping_split(shard, task.settings).train]
-        num_pairs = len(differences)
+            rows = grouping_split(shard, task.settings).train
+            differences = differences[rows]
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-        vector, step = received.copy(), stepper(self.optimizer, self.lr)
-        skipped = seen_pairs = 0
-        for rows in batches(num_pairs, self.batch_pairs, steps, rng):
-            seen_pairs += len(rows)
-            gradient = _gradient(vector, differences[rows], self.l2, received, mu)
+        return _Work(task, shard, received, differences, rows, steps, mu)
+
+    def _descended(self, work: _Work, steps: Iterable[np.ndarray]) -> tuple[np.ndarray, int]:
+        """The head after the steps, and how many of them were skipped."""
+        vector, step, skipped = work.received.copy(), stepper(self.optimizer, self.lr), 0
+        for rows in steps:
+            gradient = _gradient(vector, work.differences[rows], self.l2, work.received, work.mu)
             if not np.isfinite(gradient).all():
                 skipped += 1
                 continue
             vector = vector + step(gradient)
-        require_progress(steps, skipped)
+        return vector, skipped
+
+    def _course(self, work: _Work) -> Course:
+        num_pairs = len(work.differences)
+        return cheapest(num_pairs, self.backbone.dim, batch_size(num_pairs, self.batch_pairs), work.steps)
+
+    def _gram(self, work: _Work) -> np.ndarray:
+        pairs = work.shard.pairs
+        gram = kept(pairs, ("gram", self.backbone), lambda: _gram(feature_differences(self.backbone, pairs)))
+        return gram if work.rows is None else gram[np.ix_(work.rows, work.rows)]
+
+    def _reply(
+        self,
+        work: _Work,
+        vector: np.ndarray,
+        skipped: int,
+        before: np.ndarray | None = None,
+        after: np.ndarray | None = None,
+    ) -> Reply:
+        """The answer; margins of all training pairs before and after the steps, where they are known."""
+        require_progress(work.steps, skipped)
+        differences, received = work.differences, work.received
+        epochs, rest = epochs_and_rest(len(differences), self.batch_pairs, work.steps)
+        seen_pairs = epochs * len(differences) + rest
         metrics = {
-            **reported_loss("loss_before", differences @ received),
-            **reported_loss("loss_after", differences @ vector),
-            "steps_done": float(steps - skipped),
+            **reported_loss("loss_before", differences @ received if before is None else before),
+            **reported_loss("loss_after", differences @ vector if after is None else after),
+            "steps_done": float(work.steps - skipped),
             "skipped_steps": float(skipped),
             # Two products of (pairs, H), two operations an entry; the two losses add one product each.
-            "flops": 4.0 * differences.shape[1] * (seen_pairs + num_pairs),
+            "flops": 4.0 * differences.shape[1] * (seen_pairs + len(differences)),
         }
-        if mu > 0:
-            before = np.linalg.norm(_gradient(received, differences, self.l2, received, 0.0))
-            after = np.linalg.norm(_gradient(vector, differences, self.l2, received, mu))
-            if before > 0 and np.isfinite(after):
-                metrics["inexactness"] = float(after / before)
-        return Reply({_KEY: vector.astype(np.float32)[None]}, len(shard.pairs), metrics)
+        if work.mu > 0:
+            start = np.linalg.norm(_gradient(received, differences, self.l2, received, 0.0))
+            end = np.linalg.norm(_gradient(vector, differences, self.l2, received, work.mu))
+            if start > 0 and np.isfinite(end):
+                metrics["inexactness"] = float(end / start)
+        return Reply({_KEY: vector.astype(np.float32)[None]}, len(work.shard.pairs), metrics)
 
     def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
         models = models_to_score(task.weights)
@@ -198,6 +263,24 @@ class LinearReward:
             )
         vector: np.ndarray = weights[_KEY][0].astype(np.float64)
         return vector
+
+
+class _Work(NamedTuple):
+    """A task of training, read: the head that came, the features of the training pairs, and the steps."""
+
+    task: Task
+    shard: Shard
+    received: np.ndarray
+    differences: np.ndarray
+    rows: np.ndarray | None
+    steps: int
+    mu: float
+
+
+def _gram(differences: np.ndarray) -> np.ndarray:
+    z = differences.astype(np.float32)
+    gram: np.ndarray = z @ z.T
+    return gram
 
 
 def _num_models(settings: Settings) -> int:

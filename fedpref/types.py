@@ -416,6 +416,24 @@ class Personal(Protocol):
         ...
 
 
+@runtime_checkable
+class InCohorts(Protocol):
+    """A client rule that can answer many tasks as one computation; others answer one by one."""
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """What ``answer`` gives for each task, to 1e-5, in order; from equal draws.
+
+        One task that cannot be answered may spoil the whole call: then all are answered one by one.
+        """
+        ...
+
+
 class Workload(NamedTuple):
     """What a task takes on any device, known before it is done.
 

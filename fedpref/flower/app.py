@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -15,14 +17,14 @@ from fedpref.flower.client_state import propose, settle
 from fedpref.flower.fence import rng_fence
 from fedpref.flower.node import Shards, partition_of, shard_of
 from fedpref.flower.pace import paced
-from fedpref.flower.segments import answer_segment
+from fedpref.flower.segments import answer_segment, is_segment
 from fedpref.seeds import generator, number
-from fedpref.types import ClientRule, Reply, Schema, Shard, Task
+from fedpref.types import ClientRule, ClientState, InCohorts, Reply, Schema, Shard, Task
 
-__all__ = ["Shards", "client_app"]
+__all__ = ["RuleApp", "Shards", "client_app"]
 
 
-def client_app(rule: ClientRule, shards: Shards, seed: int = 0) -> ClientApp:
+def client_app(rule: ClientRule, shards: Shards, seed: int = 0) -> RuleApp:
     """The app that answers train, evaluate and query messages with ``rule``.
 
     Every node must have ``partition-id`` in its node config: which shard is its own. Evaluation is local:
@@ -34,7 +36,7 @@ def client_app(rule: ClientRule, shards: Shards, seed: int = 0) -> ClientApp:
         seed: used for messages that bring no seed, as those of stock Flower strategies.
     """
     desk = _Desk(rule, shards, seed)
-    app = ClientApp()
+    app = RuleApp(desk)
     app.train()(desk)
     app.train("resume")(desk)
     app.query()(desk)
@@ -43,29 +45,98 @@ def client_app(rule: ClientRule, shards: Shards, seed: int = 0) -> ClientApp:
     return app
 
 
+class RuleApp(ClientApp):  # type: ignore[misc]  # Flower is untyped here
+    """A ``ClientApp`` of a client rule, which can also answer for many nodes at once."""
+
+    def __init__(self, desk: _Desk) -> None:
+        super().__init__()
+        self._desk = desk
+
+    @property
+    def in_cohorts(self) -> bool:
+        """True if its rule has a batched form."""
+        return isinstance(self._desk.rule, InCohorts)
+
+    def answer_cohort(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        """The answers of several nodes, to 1e-5 those of a call for each; contexts change in place.
+
+        Raises:
+            Exception: of any kind, if one of them cannot be answered; call for each to learn which.
+        """
+        return self._desk.answer_cohort(messages, contexts)
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """A message as read by its client: the work, what the client owns and keeps, and its draws."""
+
+    message: Message
+    context: Context
+    received: wire.Received
+    task: Task
+    shard: Shard
+    state: ClientState
+    rng: np.random.Generator
+
+
 @dataclass(frozen=True, eq=False)
 class _Desk:
-    """Reads a message, has the rule work on it behind the fence, and writes the answer."""
+    """Reads messages, has the rule work on them behind the fence, and writes the answers."""
 
     rule: ClientRule
     shards: Shards
     seed: int
 
     def __call__(self, message: Message, context: Context) -> Message:
+        opened = self._open(message, context)
+        with self._fence(opened):
+            if opened.task.kind == "evaluate":
+                reply, state = evaluate(self.rule, opened.task, opened.shard), opened.state
+            else:
+                reply, state = answer_segment(self.rule, opened.task, opened.shard, opened.state, opened.rng)
+        return self._close(opened, reply, state)
+
+    def answer_cohort(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
+        answers: dict[int, Message] = {}
+        together: dict[int, _Opened] = {}
+        for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
+            opened = self._open(message, context)
+            if opened.task.kind == "evaluate" or is_segment(opened.task):
+                answers[i] = self(message, context)
+            else:
+                together[i] = opened
+        if together and isinstance(self.rule, InCohorts):
+            entries = list(together.values())
+            with self._fence(entries[0]):
+                found = self.rule.answer_cohort(
+                    [opened.task for opened in entries],
+                    [opened.shard for opened in entries],
+                    [opened.state for opened in entries],
+                    [opened.rng for opened in entries],
+                )
+            for (i, opened), (reply, state) in zip(together.items(), found, strict=True):
+                answers[i] = self._close(opened, reply, state)
+        return [answers[i] for i in range(len(messages))]
+
+    def _open(self, message: Message, context: Context) -> _Opened:
         client_id = partition_of(context)
         received = wire.receive(message, client_id, self.seed, self._schema)
-        task, rng = received.task, generator(int(received.address[0]), *received.address[1:])
+        rng = generator(int(received.address[0]), *received.address[1:])
         state = settle(context.state, received.acknowledged)
-        with rng_fence(number(int(received.address[0]), "fence", *received.address[1:])):
-            shard = shard_of(self.shards, client_id)
-            if task.kind == "evaluate":
-                reply = evaluate(self.rule, task, shard)
-            else:
-                task = paced(task, self.rule, shard, context.node_config)
-                reply, state = answer_segment(self.rule, task, shard, state, rng)
-        answered = wire.answer(message, received, reply)
+        shard = shard_of(self.shards, client_id)
+        task = received.task
         if task.kind != "evaluate":
-            propose(context.state, state, task.number)
+            task = paced(task, self.rule, shard, context.node_config)
+        return _Opened(message, context, received, task, shard, state, rng)
+
+    def _fence(self, opened: _Opened) -> AbstractContextManager[None]:
+        seed, *address = opened.received.address
+        return rng_fence(number(int(seed), "fence", *address))
+
+    def _close(self, opened: _Opened, reply: Reply, state: ClientState) -> Message:
+        answered = wire.answer(opened.message, opened.received, reply)
+        if opened.task.kind != "evaluate":
+            propose(opened.context.state, state, opened.task.number)
         return answered
 
     @cached_property

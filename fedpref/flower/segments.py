@@ -21,7 +21,7 @@ from fedpref.errors import ConfigurationError, FederationError
 from fedpref.maths.weights import add_delta, difference
 from fedpref.types import ClientRule, ClientState, Reply, Shard, Task, Weights
 
-__all__ = ["answer_segment", "as_training"]
+__all__ = ["answer_segment", "as_training", "is_segment"]
 
 _KEPT = "fedpref.segment/"  # of array names in a client's state; rules never see them
 
@@ -34,7 +34,7 @@ def as_training(task: Task, rule: ClientRule) -> Task:
     Raises:
         ConfigurationError: the share is not in (0, 1), or nobody says how many steps there are.
     """
-    if not _is_first(task) and not _is_second(task):
+    if not is_segment(task):
         return task
     split_at = float(task.settings.get("split_at", math.nan))
     if not 0 < split_at < 1:
@@ -49,6 +49,11 @@ def as_training(task: Task, rule: ClientRule) -> Task:
     segment = first if _is_first(task) else total - first
     own = {name: value for name, value in task.settings.items() if name not in ("split_at", "mix")}
     return dataclasses.replace(task, kind="train", settings={**own, "local_steps": segment})
+
+
+def is_segment(task: Task) -> bool:
+    """True for a part of a task, after which or before which the client takes up a fresh model."""
+    return _is_first(task) or _is_second(task)
 
 
 def answer_segment(

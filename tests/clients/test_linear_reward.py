@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.errors import ConfigurationError, FederationError
@@ -322,3 +323,30 @@ def test_an_exported_head_loads_without_fedpref_and_names_its_features(tmp_path:
     np.testing.assert_array_equal(found["score.weight"], weights["score.weight"])
     facts = json.loads((tmp_path / "global" / "fedpref.json").read_text())
     assert facts == {"backbone": Given(3).fingerprint, "dim": 3}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_pairs": 4},
+        {"batch_pairs": None, "local_steps": 5},
+        {"batch_pairs": 4, "l2": 0.1},
+        {"batch_pairs": 4, "optimizer": "adamw", "lr": 0.01},
+    ],
+)
+@pytest.mark.parametrize("settings", [{}, {"proximal_mu": 0.3}, {"grouping_share": 0.3, "local_steps": 7}])
+def test_a_cohort_is_trained_as_each_client_would_be(options: dict[str, object], settings: Settings) -> None:
+    shards = [Shard(i, str(i), vector_pairs(n, seed=i)) for i, n in enumerate([3, 30, 8, 1, 9, 300])]
+    tasks = [Task(client_id=i, weights=weights_of(i % 2), settings=settings) for i in range(len(shards))]
+    assert_cohort_equals_singles(rule(**options), tasks, shards)
+
+
+def test_a_cohort_may_have_empty_shards_scores_and_pairs_that_are_not_finite() -> None:
+    broken = vector_pairs(12)
+    np.asarray(broken.chosen)[:2] = np.inf
+    shards = [Shard(i, str(i), p) for i, p in enumerate([vector_pairs(9), vector_pairs(0), broken])]
+    models = {f"{u}/score.weight": weights_of(u)["score.weight"] for u in range(2)}
+    tasks = [Task(client_id=i, weights=weights_of()) for i in range(3)]
+    tasks.append(Task(client_id=0, weights=models, kind="score", settings={"num_selectors": 2}, reply={}))
+    with np.errstate(invalid="ignore"):
+        assert_cohort_equals_singles(rule(batch_pairs=4), tasks, [*shards, shards[0]])

@@ -1,0 +1,180 @@
+"""Gradient steps of many linear heads at once: the Bradley-Terry steps of a cohort in a few array operations.
+
+Gradient steps move a head along the pairs of its own shard only, ``w = a w_0 + Z^T alpha``. Where a shard has
+few pairs for its dimension steps are taken on ``a`` and ``alpha``, and the Gram matrix G = Z Z^T gives the
+margins ``a Z w_0 + G alpha``: no step reads a feature. Where it has many, the steps are taken on ``w``.
+Shards of similar size are padded to one; a pair that is not in a batch has weight 0, and so has padding.
+
+Source: the representer theorem, Kimeldorf and Wahba 1971; the steps are those of ``linear_reward``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fedpref.objectives.margin import bradley_terry_pull
+
+__all__ = ["Course", "Member", "Trained", "cheapest", "trained"]
+
+_LARGEST_STACK = 2**23
+"""Numbers in one padded array: 64 MB of float64."""
+
+_PADDING = 1.25
+"""How much larger the largest shard of a stack may be than the smallest."""
+
+_FLOPS_OF_A_CALL = 50_000.0
+"""What a handful of NumPy calls on small arrays costs, as operations that could have been done instead."""
+
+
+class Member(NamedTuple):
+    """One client's steps.
+
+    Attributes:
+        differences: z of its pairs, shape (num_pairs, H), float64.
+        gram: ``z z^T``, float32; None for a client whose steps are taken on the head.
+        start: the head that it received, shape (H,), float64.
+        batches: row numbers of each step's pairs.
+    """
+
+    differences: np.ndarray
+    gram: np.ndarray | None
+    start: np.ndarray
+    batches: Sequence[np.ndarray]
+
+
+class Trained(NamedTuple):
+    """A head after its steps, shape (H,), float64, and the margins of its pairs then and before."""
+
+    head: np.ndarray
+    margins_before: np.ndarray
+    margins_after: np.ndarray
+
+
+class Course(NamedTuple):
+    """Whether a client's steps are worth stacking, and whether they are taken by its Gram matrix."""
+
+    stacked: bool
+    by_gram: bool
+
+
+def cheapest(num_pairs: int, dim: int, batch_pairs: int, steps: int) -> Course:
+    """How to train a client with the fewest operations, the overhead of calls included.
+
+    Args:
+        num_pairs: of the shard.
+        dim: H.
+        batch_pairs: pairs of one step.
+        steps: how many.
+    """
+    alone = steps * (4.0 * batch_pairs * dim + _FLOPS_OF_A_CALL)
+    on_the_head = steps * 4.0 * num_pairs * dim
+    by_gram = steps * 2.0 * num_pairs**2 + 4.0 * num_pairs * dim
+    return Course(min(on_the_head, by_gram) < alone, by_gram < on_the_head)
+
+
+def trained(members: Sequence[Member], lr: float, l2: float, mu: float) -> list[Trained]:
+    """The heads after the members' steps ``w - lr (gradient + l2 w + mu (w - w_0))``, in order.
+
+    Where a gradient is not finite the head is not, either: nothing is skipped here.
+
+    Args:
+        members: whoever has fewer steps than others does not move any more.
+        lr: step size.
+        l2: ridge penalty.
+        mu: pull to the received head, FedProx's.
+    """
+    results: dict[int, Trained] = {}
+    for stack in _stacks(members):
+        chosen = [members[i] for i in stack]
+        steps = _by_gram if chosen[0].gram is not None else _on_the_head
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by the caller
+            results.update(zip(stack, steps(chosen, lr, l2, mu), strict=True))
+    return [results[i] for i in range(len(members))]
+
+
+def _by_gram(members: Sequence[Member], lr: float, l2: float, mu: float) -> list[Trained]:
+    """Steps on ``a`` and ``alpha``, float32."""
+    shares = _shares(members, np.float32)
+    steps, count, width = shares.shape
+    gram = np.zeros((count, width, width), np.float32)
+    first = np.zeros((count, width), np.float32)
+    for i, member in enumerate(members):
+        num_pairs = len(member.differences)
+        gram[i, :num_pairs, :num_pairs] = member.gram
+        first[i, :num_pairs] = member.differences @ member.start
+    kept = np.ones((count, 1), np.float32)  # a, of the received head
+    alpha, margins = np.zeros_like(first), first.copy()
+    decay = np.float32(1 - lr * (l2 + mu))
+    for step in range(steps):
+        moves = np.float32(lr) * shares[step] * bradley_terry_pull(margins)
+        if l2 > 0 or mu > 0:
+            works = shares[step].any(axis=1, keepdims=True)
+            alpha = np.where(works, decay * alpha, alpha)
+            kept = np.where(works, decay * kept + np.float32(lr * mu), kept)
+        alpha = alpha + moves
+        margins = kept * first + np.matmul(gram, alpha[:, :, None])[:, :, 0]
+    found = []
+    for i, member in enumerate(members):
+        rows = slice(len(member.differences))
+        head = float(kept[i, 0]) * member.start + alpha[i, rows].astype(np.float64) @ member.differences
+        found.append(Trained(head, first[i, rows], margins[i, rows]))
+    return found
+
+
+def _on_the_head(members: Sequence[Member], lr: float, l2: float, mu: float) -> list[Trained]:
+    """Steps on ``w``, float64."""
+    shares = _shares(members, np.float64)
+    steps, count, width = shares.shape
+    dim = len(members[0].start)
+    z = np.zeros((count, width, dim))
+    for i, member in enumerate(members):
+        z[i, : len(member.differences)] = member.differences
+    start = np.stack([member.start for member in members])
+    heads = start.copy()
+    first = margins = np.matmul(z, heads[:, :, None])[:, :, 0]
+    for step in range(steps):
+        ascent = np.matmul((shares[step] * bradley_terry_pull(margins))[:, None], z)[:, 0]
+        if l2 > 0 or mu > 0:
+            works = shares[step].any(axis=1, keepdims=True)
+            ascent = ascent - works * (l2 * heads + mu * (heads - start))
+        heads = heads + lr * ascent
+        margins = np.matmul(z, heads[:, :, None])[:, :, 0]
+    return [
+        Trained(heads[i], first[i, : len(m.differences)], margins[i, : len(m.differences)])
+        for i, m in enumerate(members)
+    ]
+
+
+def _shares(members: Sequence[Member], dtype: type[np.floating]) -> np.ndarray:
+    """Weight of each pair in each step's mean, shape (steps, num_members, most pairs)."""
+    steps = max(len(member.batches) for member in members)
+    width = max(len(member.differences) for member in members)
+    shares = np.zeros((steps, len(members), width), dtype)
+    for i, member in enumerate(members):
+        for step, rows in enumerate(member.batches):
+            shares[step, i, rows] = 1 / len(rows)
+    return shares
+
+
+def _stacks(members: Sequence[Member]) -> list[list[int]]:
+    """Positions of members to be stacked: of one kind, of similar size, and not too many at a time."""
+    stacks: list[list[int]] = []
+    order = sorted(range(len(members)), key=lambda i: (members[i].gram is None, len(members[i].differences)))
+    for i in order:
+        size = len(members[i].differences)
+        if stacks:
+            first = members[stacks[-1][0]]
+            width = size if first.gram is not None else first.differences.shape[1]
+            alike = (first.gram is None) == (members[i].gram is None)
+            if (
+                alike
+                and size <= _PADDING * len(first.differences)
+                and (len(stacks[-1]) + 1) * size * width <= _LARGEST_STACK
+            ):
+                stacks[-1].append(i)
+                continue
+        stacks.append([i])
+    return stacks
