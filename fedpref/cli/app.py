@@ -93,6 +93,14 @@ def run(context: typer.Context) -> None:
     raise typer.Exit(run_words(context.args))
 
 
+@app.command(context_settings=WORDS)
+def profile(context: typer.Context) -> None:
+    """Run a federation and say where its time went: fedpref profile [key=value ...]."""
+    from fedpref.cli.profile import profile_words
+
+    raise typer.Exit(profile_words(context.args))
+
+
 @app.command()
 def resume(
     directory: Annotated[Path, typer.Argument(help="run directory, such as runs/latest")],

@@ -83,8 +83,9 @@ class Hashing:
             for start in range(len(words) - length + 1)
         ]
         hashed = np.array([zlib.crc32(gram.encode(errors="surrogatepass")) for gram in grams], dtype=np.int64)
-        buckets, counts = np.unique(hashed % self.buckets, return_counts=True)
-        damped = np.log1p(counts).astype(np.float32)
+        counts = np.bincount(hashed % self.buckets, minlength=self.buckets)
+        buckets = np.flatnonzero(counts)
+        damped = np.log1p(counts[buckets]).astype(np.float32)
         # einsum without optimize is NumPy's own loop: the same bits whatever BLAS and thread count.
         dense = np.einsum("k,kd->d", damped, _dense_layer(self.seed, self.buckets, self.dense_dim)[buckets])
         return np.concatenate([scaled(dense), length_features(response)])
