@@ -21,6 +21,9 @@ __all__ = [
     "zeros",
 ]
 
+_BLOCK = 2**16
+"""Entries summed at a time: sum and product, half a megabyte each, stay in a cache near the processor."""
+
 
 def difference(new: Weights, old: Weights) -> Weights:
     """``new - old`` in float64, key by key.
@@ -61,10 +64,25 @@ def weighted_sum(terms: Sequence[Weights], factors: Sequence[float]) -> Weights:
     """
     if not terms or len(terms) != len(factors):
         raise ValueError(f"{len(terms)} terms and {len(factors)} factors")
-    total = {key: float(factors[0]) * array.astype(np.float64) for key, array in terms[0].items()}
-    for term, factor in zip(terms[1:], factors[1:], strict=True):
-        for key in total:
-            total[key] += float(factor) * term[key].astype(np.float64)
+    return {key: _summed([term[key] for term in terms], factors) for key in terms[0]}
+
+
+def _summed(arrays: Sequence[np.ndarray], factors: Sequence[float]) -> np.ndarray:
+    """The weighted sum of arrays of one shape, float64.
+
+    Block by block, so that sum and product stay in the processor's cache and each array is read once from
+    memory; every entry is summed in the order of the arrays, whatever the blocks.
+    """
+    total = np.empty(arrays[0].shape)
+    flat, rows = total.reshape(-1), [np.ascontiguousarray(array).reshape(-1) for array in arrays]
+    product = np.empty(min(_BLOCK, flat.size))
+    for start in range(0, flat.size, _BLOCK):
+        block = flat[start : start + _BLOCK]
+        part = product[: block.size]
+        np.multiply(rows[0][start : start + _BLOCK], float(factors[0]), out=block, dtype=np.float64)
+        for row, factor in zip(rows[1:], factors[1:], strict=True):
+            np.multiply(row[start : start + _BLOCK], float(factor), out=part, dtype=np.float64)
+            block += part
     return total
 
 
