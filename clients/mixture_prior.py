@@ -3,9 +3,10 @@
 Heads are drawn from a mixture of K Gaussians, ``w_u ~ sum_k pi_k N(m_k, C)``. A client finds its most
 probable head under each component, a convex problem, and by Laplace's method its posterior covariance and
 the evidence of its labels; the evidences say how likely it belongs to which component (E-step). It sends the
-moments of that posterior. Their mean over clients is what the M-step needs, and FedAvg with ``server_lr``
-below 1 keeps it as a running mean: an online EM algorithm. With one component this is empirical Bayes: the
-prior learns along which directions people differ, and how much.
+moments of that posterior. Their mean over clients is what the M-step needs; a server step below 1 keeps it
+as a running mean: an online EM algorithm. With one component this is empirical Bayes: the prior learns along
+which directions people differ, and how much. All components start equal, so that they are one Gaussian until
+the server of strategy=mixture_prior draws them apart.
 
 The components share one covariance: groups are rarely large enough to have one each.
 
@@ -28,13 +29,15 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
-from fedpref.objectives.convex import Posterior, laplace
+from fedpref.objectives.convex import Posterior, laplace, laplace_flops, precision_flops, precision_of
 from fedpref.objectives.local import reported_loss, require
-from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["MixturePrior", "Prior", "prior_of"]
 
 _HEAD, _WEIGHT, _FIRST, _SECOND = "score.weight", "prior.weight", "prior.first", "prior.second"
+_MOST_FULL = 64
+"""Features up to which a covariance is learned whole."""
 
 
 class Prior(NamedTuple):
@@ -43,7 +46,7 @@ class Prior(NamedTuple):
     Attributes:
         weights: pi, shape (K,), sums to 1.
         means: m, shape (K, H).
-        precision: inverse of C, shape (H, H).
+        precision: inverse of C, shape (H, H) or its diagonal (H,).
     """
 
     weights: np.ndarray
@@ -53,7 +56,10 @@ class Prior(NamedTuple):
 
 @dataclass(frozen=True)
 class MixturePrior:
-    """Shares the moments of a mixture prior; made for FedAvg with share=clients and server_lr below 1.
+    """Shares the moments of a mixture prior; made for strategy=mixture_prior, which keeps running means.
+
+    Under FedAvg as it is, clients weigh by their pairs, the prior is that of the last cohort alone, and the
+    components never part.
 
     What leaves a client, as its own value of a running mean: its probabilities of the components,
     ``prior.weight`` (K,); its head under each, times them, ``prior.first`` (K, H); and the second moment of
@@ -61,46 +67,49 @@ class MixturePrior:
     personal head; only under secure aggregation does it stay at home, and no more than moments of a cohort
     leave. The mean head serves newcomers without pairs.
 
-    A full covariance takes H x H numbers: right for some dozen features. With hundreds take the diagonal: it
-    learns the mean, and how much people differ in each feature, but no directions across features.
+    A full covariance takes H x H numbers: right for some dozen features. A diagonal learns the mean, and how
+    much people differ in each feature, but no directions across features.
 
     Attributes:
         backbone: gives the features.
-        num_components: K.
-        init_std: standard deviation of the components' initial means; one component starts at zero.
+        num_components: K; more than there are groups does no harm, and avoids bad starts.
         init_variance: initial variance of a head around its component's mean, in every direction.
         least_variance: floor of the covariance's eigenvalues: nobody is taken to be exactly like others.
         least_weight: floor of a component's weight, before they are made to sum to 1: none dies early.
-        covariance: "full" or "diagonal".
+        covariance: "full", "diagonal", or "auto": full for up to 64 features.
 
     Raises:
         ConfigurationError: a value out of range.
     """
 
     backbone: Backbone
-    num_components: int = 4
-    init_std: float = 1.0
+    num_components: int = 6
     init_variance: float = 1.0
     least_variance: float = 0.02
-    least_weight: float = 0.1
-    covariance: Literal["full", "diagonal"] = "full"
+    least_weight: float = 0.02
+    covariance: Literal["full", "diagonal", "auto"] = "auto"
 
     def __post_init__(self) -> None:
         count = self.num_components
         require(count >= 1, "num_components", count, "at least 1")
-        require(self.init_std >= 0, "init_std", self.init_std, "at least 0")
         for key in ("init_variance", "least_variance"):
             value = getattr(self, key)
             require(math.isfinite(value) and value > 0, key, value, "positive and finite")
         require(0 < self.least_weight < 1, "least_weight", self.least_weight, "above 0 and below 1")
-        require(self.covariance in ("full", "diagonal"), "covariance", self.covariance, "full or diagonal")
+        kinds = ("full", "diagonal", "auto")
+        require(self.covariance in kinds, "covariance", self.covariance, "full, diagonal or auto")
+
+    @property
+    def is_diagonal(self) -> bool:
+        """The covariance is."""
+        wide = self.covariance == "auto" and self.backbone.dim > _MOST_FULL
+        return wide or self.covariance == "diagonal"
 
     def fresh(self, rng: np.random.Generator) -> Weights:
         """The moments of the initial prior, float32."""
         count, dim = self.num_components, self.backbone.dim
-        means = self.init_std * rng.standard_normal((count, dim)) if count > 1 else np.zeros((1, dim))
-        second = means.T @ means / count + self.init_variance * np.eye(dim)
-        moments = {_WEIGHT: np.full(count, 1 / count), _FIRST: means / count, _SECOND: self._kept(second)}
+        second = self.init_variance * (np.ones(dim) if self.is_diagonal else np.eye(dim))
+        moments = {_WEIGHT: np.full(count, 1 / count), _FIRST: np.zeros((count, dim)), _SECOND: second}
         return {key: array.astype(np.float32) for key, array in moments.items()}
 
     def warm(self, populations: Sequence[Pairs]) -> None:
@@ -132,7 +141,8 @@ class MixturePrior:
     ) -> tuple[Reply, ClientState]:
         """The moments of the client's posterior (E-step).
 
-        Metrics: ``loss_before`` of the mean head and ``loss_after`` of the client's own, on its pairs.
+        Metrics: ``loss_before`` of the mean head and ``loss_after`` of the client's own, on its pairs;
+        ``flops`` (as many as ``workload`` says, or more).
 
         Raises:
             ConfigurationError: another kind of task, or weights that do not fit.
@@ -141,7 +151,8 @@ class MixturePrior:
             raise ConfigurationError(f"client: mixture_prior cannot answer a task of kind '{task.kind}'")
         count, dim = self.num_components, self.backbone.dim
         found = {key: array.shape for key, array in task.weights.items()}
-        needed = {_WEIGHT: (count,), _FIRST: (count, dim), _SECOND: self._kept(np.empty((dim, dim))).shape}
+        second_shape = (dim,) if self.is_diagonal else (dim, dim)
+        needed = {_WEIGHT: (count,), _FIRST: (count, dim), _SECOND: second_shape}
         if found != needed:
             raise ConfigurationError(f"client: mixture_prior needs weights of {needed}, got {found}")
         if len(shard.pairs) == 0:
@@ -151,18 +162,37 @@ class MixturePrior:
         heads = np.stack([posterior.weights for posterior in posteriors])
         first = chances[:, None] * heads
         spread = np.stack([posterior.covariance for posterior in posteriors])
-        second = first.T @ heads + np.tensordot(chances, spread, axes=1)
-        moments = {_WEIGHT: chances, _FIRST: first, _SECOND: self._kept(second)}
+        second = _products(first, heads, self.is_diagonal) + np.tensordot(chances, spread, axes=1)
+        moments = {_WEIGHT: chances, _FIRST: first, _SECOND: second}
         shared = task.weights[_FIRST].sum(axis=0, dtype=np.float64)
         metrics = {
             **reported_loss("loss_before", differences @ shared),
             **reported_loss("loss_after", differences @ first.sum(axis=0)),
+            "flops": self._flops(len(shard.pairs), sum(posterior.flops for posterior in posteriors)),
         }
         sent = {key: array.astype(np.float32) for key, array in moments.items()}
         return Reply(sent, len(shard.pairs), metrics), state
 
-    def _kept(self, second: np.ndarray) -> np.ndarray:
-        return second if self.covariance == "full" else np.diag(second)
+    def workload(self, task: Task, shard: Shard) -> Workload:
+        """Least operations, with one Newton direction a component; features are taken as kept.
+
+        A task that is refused is no work. Memory, float64: the features of the shard twice, and the matrices
+        of the prior, of a solve and of each posterior, or their diagonals.
+        """
+        num_pairs, count, dim = len(shard.pairs), self.num_components, self.backbone.dim
+        if task.kind != "train" or num_pairs == 0:
+            return Workload(0.0, 0.0)
+        fits = count * laplace_flops(num_pairs, dim, self.is_diagonal)
+        solved = dim * (min(num_pairs, dim) if self.is_diagonal else dim)
+        entries = 2 * num_pairs * dim + 3 * solved + count * (dim if self.is_diagonal else dim**2)
+        return Workload(self._flops(num_pairs, fits), 8.0 * entries)
+
+    def _flops(self, num_pairs: int, fits: float) -> float:
+        # Beside the fits: the prior, the products of means in both second moments, the mean of the
+        # posteriors' covariances, and the losses of two heads.
+        dim = self.backbone.dim
+        products = 6.0 * self.num_components * (dim if self.is_diagonal else dim**2) + 4.0 * num_pairs * dim
+        return precision_flops(dim, self.is_diagonal) + products + fits
 
     def _posterior(self, weights: Weights, differences: np.ndarray) -> tuple[np.ndarray, Sequence[Posterior]]:
         """The client's probabilities of the components, shape (K,), and its posterior under each."""
@@ -183,11 +213,12 @@ def prior_of(moments: Weights, least_variance: float, least_weight: float) -> Pr
     """
     shares, first, second = (moments[key].astype(np.float64) for key in (_WEIGHT, _FIRST, _SECOND))
     means = first / np.maximum(shares, 1e-12)[:, None]
-    explained = first.T @ means
-    if second.ndim == 1:
-        precision = np.diag(1 / np.maximum(second - np.diag(explained), least_variance))
-    else:
-        values, vectors = np.linalg.eigh(second - explained)
-        precision = (vectors / np.maximum(values, least_variance)) @ vectors.T
+    covariance = second - _products(first, means, second.ndim == 1)
     floored = np.maximum(shares, least_weight)
-    return Prior(floored / floored.sum(), means, precision)
+    return Prior(floored / floored.sum(), means, precision_of(covariance, least_variance))
+
+
+def _products(one: np.ndarray, other: np.ndarray, is_diagonal: bool) -> np.ndarray:
+    """Sum over rows of their outer products, shape (H, H), or its diagonal."""
+    result: np.ndarray = (one * other).sum(axis=0) if is_diagonal else one.T @ other
+    return result

@@ -26,13 +26,12 @@ from fedpref.models.kept import feature_differences, feature_sums
 from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
-from fedpref.objectives.simplex import simplex_weights
+from fedpref.objectives.simplex import SimplexFit, simplex_fit, simplex_fit_flops
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["Pal"]
 
 _MAP, _PROTOTYPES, _MIXTURE = "map.weight", "prototypes.weight", "mixture.weight"
-_SOLVER_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -91,6 +90,10 @@ class Pal:
         }
         return {key: array.astype(np.float32) for key, array in weights.items()}
 
+    def needs_clients(self) -> tuple[str, int]:
+        """As many as prototypes, or some are nobody's."""
+        return "num_prototypes", self.num_prototypes
+
     def warm(self, populations: Sequence[Pairs]) -> None:
         """Compute and keep the features of all these pairs, so that no worker has to."""
         for pairs in populations:
@@ -110,7 +113,9 @@ class Pal:
         """What is shared, and the client's mixture weights; uniform ones for a newcomer without pairs."""
         pairs = None if shard is None or len(shard.pairs) == 0 else shard.pairs
         uniform = np.full(self.num_prototypes, 1 / self.num_prototypes)
-        mixture = uniform if pairs is None else self._mixture(*self._double(weights), *self._sides(pairs))
+        mixture = uniform
+        if pairs is not None:
+            mixture = self._mixture(*self._double(weights), *self._sides(pairs)).weights
         return {**weights, _MIXTURE: mixture}
 
     def answer(
@@ -119,7 +124,8 @@ class Pal:
         """Train on the shard.
 
         Metrics: ``loss_before`` and ``loss_after`` on the whole shard, both with the mixture weights fitted
-        to what was received, ``steps_done``, ``skipped_steps``, ``flops`` (what ``workload`` says).
+        to what was received, ``steps_done``, ``skipped_steps``, ``flops`` (as many as ``workload`` says, or
+        more).
 
         Raises:
             ConfigurationError: another kind of task, or weights that do not fit.
@@ -133,7 +139,7 @@ class Pal:
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
         first_place, first_prototypes = place, prototypes = self._double(task.weights)
         z, s = self._sides(shard.pairs)
-        mixture = self._mixture(place, prototypes, z, s)
+        mixture, fit_flops = self._mixture(place, prototypes, z, s)
         before, skipped = _margins(place, mixture @ prototypes, z, s), 0
         for rows in batches(num_pairs, self.batch_pairs, steps, rng):
             by_place, by_point = _gradients(place, mixture @ prototypes, z[rows], s[rows])
@@ -151,7 +157,7 @@ class Pal:
             **reported_loss("loss_after", _margins(place, mixture @ prototypes, z, s)),
             "steps_done": float(steps - skipped),
             "skipped_steps": float(skipped),
-            "flops": self.workload(task, shard).flops,
+            "flops": self._flops(num_pairs, steps) + fit_flops,
         }
         weights = {_MAP: place.astype(np.float32), _PROTOTYPES: prototypes.astype(np.float32)}
         return Reply(weights, num_pairs, metrics), state
@@ -160,23 +166,27 @@ class Pal:
         """Operations of map and prototypes; features are taken as kept. A task that is refused is no work.
 
         Two operations an entry. A pair of a batch takes four products with M, there and back for z and s, and
-        the losses before and after two; the mixture takes two products with all pairs a step of its solver.
+        the losses before and after two; the mixture takes one Newton direction at least.
         """
         num_pairs, dim = len(shard.pairs), self.backbone.dim
         if task.kind != "train" or num_pairs == 0:
             return Workload(0.0, 0.0)
-        steps = num_steps(task.settings, self.local_steps)
-        epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
-        products = 4 * (epochs * num_pairs + rest) + 4 * num_pairs
-        flops = 2.0 * self.latent_dim * dim * products
-        flops += 4.0 * num_pairs * self.num_prototypes * _SOLVER_STEPS
+        flops = self._flops(num_pairs, num_steps(task.settings, self.local_steps))
+        if self.precision > 0:
+            flops += simplex_fit_flops(num_pairs, self.num_prototypes)
         arrays = 2 * (num_pairs + batch_size(num_pairs, self.batch_pairs)) + 3 * self.latent_dim
         return Workload(flops, 8.0 * dim * arrays)
 
-    def _mixture(self, place: np.ndarray, prototypes: np.ndarray, z: np.ndarray, s: np.ndarray) -> np.ndarray:
+    def _flops(self, num_pairs: int, steps: int) -> float:
+        epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
+        products = 4 * (epochs * num_pairs + rest) + 4 * num_pairs
+        return 2.0 * self.latent_dim * self.backbone.dim * products
+
+    def _mixture(self, place: np.ndarray, prototypes: np.ndarray, z: np.ndarray, s: np.ndarray) -> SimplexFit:
         moved = z @ place.T
         parts, offset = 2 * moved @ prototypes.T, -((s @ place.T) * moved).sum(1)
-        return simplex_weights(parts, offset, self.precision, _SOLVER_STEPS)
+        uniform = np.full(self.num_prototypes, 1 / self.num_prototypes)
+        return simplex_fit(parts, uniform, self.precision, offset)
 
     def _sides(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
         return feature_differences(self.backbone, pairs), feature_sums(self.backbone, pairs)

@@ -25,6 +25,8 @@ from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Weights
 
 __all__ = ["MixturePrior", "MixtureState"]
 
+_NEVER = -1
+
 
 @dataclass(frozen=True, eq=False)
 class MixtureState:
@@ -33,7 +35,7 @@ class MixtureState:
     Attributes:
         model: the moments.
         version: steps so far.
-        splits_at: version that draws the components apart.
+        splits_at: version that draws the components apart; -1 if none does.
         frees_at: version from which their covariance is learned again.
         within: covariance that is held in between; empty before the split and after.
     """
@@ -100,7 +102,7 @@ class MixturePrior:
         """
         model = self.average.init(fresh, clients, horizon, rng)
         if self.split_at is None:
-            return MixtureState(model, 0, horizon + 1, horizon + 1, np.empty(0))
+            return MixtureState(model, 0, _NEVER, _NEVER, np.empty(0))
         if not {SHARES, FIRST, SECOND} <= model.weights.keys():
             raise ConfigurationError(
                 f"strategy.split_at={self.split_at}: a mixture prior is to be split, but the client rule has "
@@ -109,9 +111,11 @@ class MixturePrior:
         num_components = len(model.weights[SHARES])
         if num_components > len(clients):
             raise ConfigurationError(
-                f"client.num_components={num_components} is more than the {len(clients)} clients"
+                f"client.num_components={num_components} is more than the {len(clients)} clients; lower it"
             )
-        splits_at = max(1, round(self.split_at * horizon)) if num_components > 1 else horizon + 1
+        if num_components == 1:
+            return MixtureState(model, 0, _NEVER, _NEVER, np.empty(0))
+        splits_at = max(1, round(self.split_at * horizon))
         return MixtureState(model, 0, splits_at, splits_at + round(self.hold * horizon), np.empty(0))
 
     def plan(

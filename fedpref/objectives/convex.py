@@ -6,8 +6,8 @@ by Newton's method with backtracking. The prior's mean is the population's, so t
 gets what the population has, and one with few is not pulled to zero. The solution needs no memory: it is
 found again whenever it is needed, always against the current features.
 
-Source: Boyd and Vandenberghe 2004, algorithms 9.2 and 9.5 (backtracking, Newton); MacKay 1992, "The evidence
-framework applied to classification networks", for the Laplace evidence.
+Source: Boyd and Vandenberghe 2004, chapter 9 (Newton); MacKay 1992, "The evidence framework applied to
+classification networks", for the Laplace evidence.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ from typing import NamedTuple
 import numpy as np
 
 from fedpref.objectives.margin import bradley_terry_pull
+from fedpref.objectives.newton import Direction, Minimum, minimum
 
-__all__ = ["Posterior", "convex_fit", "laplace"]
-
-_MOST_ITERATIONS = 10
-_SUFFICIENT = 1e-4
-"""Part of the decrease promised by the slope that a step must bring."""
-_CONVERGED = 1e-12
-"""Newton decrement, in nats, at which there is nothing to gain."""
+__all__ = [
+    "Posterior",
+    "convex_fit",
+    "laplace",
+    "laplace_flops",
+    "precision_flops",
+    "precision_of",
+]
 
 
 class Posterior(NamedTuple):
@@ -32,13 +34,16 @@ class Posterior(NamedTuple):
 
     Attributes:
         weights: its mode, shape (dim,).
-        covariance: inverse of the objective's Hessian there, shape (dim, dim).
+        covariance: inverse of the objective's Hessian there, shape (dim, dim); where the prior's precision
+            is a diagonal, the diagonal of that inverse, shape (dim,).
         log_evidence: log-probability of all labels under the prior, in nats, by Laplace's method.
+        flops: operations that all this took.
     """
 
     weights: np.ndarray
     covariance: np.ndarray
     log_evidence: float
+    flops: float
 
 
 def convex_fit(differences: np.ndarray, mean: np.ndarray, precision: float | np.ndarray) -> np.ndarray:
@@ -52,36 +57,99 @@ def convex_fit(differences: np.ndarray, mean: np.ndarray, precision: float | np.
         precision: P: a positive number, the diagonal, shape (dim,), or a positive definite matrix.
     """
     z, m = np.asarray(differences, np.float64), np.asarray(mean, np.float64)
-    w = m.copy()
-    if len(z) == 0:
-        return w
-    value = _objective(w, z, m, precision)
-    for _ in range(_MOST_ITERATIONS):
-        pull = bradley_terry_pull(z @ w)
-        gradient = _times(precision, w - m) - pull @ z
-        step = -_solve(z * np.sqrt(pull * (1 - pull))[:, None], precision, gradient)
-        slope = float(gradient @ step)
-        if -slope < _CONVERGED:
-            break
-        size, trial = 1.0, _objective(w + step, z, m, precision)
-        while trial > value + _SUFFICIENT * size * slope and size > 1e-6:
-            size /= 2
-            trial = _objective(w + size * step, z, m, precision)
-        if trial > value:  # rounding is all that is left
-            break
-        w, value = w + size * step, trial
-    return w
+    return _solution(z, m, precision).point
 
 
 def laplace(differences: np.ndarray, mean: np.ndarray, precision: np.ndarray) -> Posterior:
-    """The solution with its covariance and evidence; arguments as in ``convex_fit``, P a matrix."""
-    w = convex_fit(differences, mean, precision)
-    z = np.asarray(differences, np.float64)
+    """The solution with its covariance and evidence; arguments as in ``convex_fit``, P no number."""
+    z, m = np.asarray(differences, np.float64), np.asarray(mean, np.float64)
+    found = _solution(z, m, precision)
+    w = found.point
     pull = bradley_terry_pull(z @ w)
-    hessian = precision + (z * (pull * (1 - pull))[:, None]).T @ z
-    log_ratio = np.linalg.slogdet(precision)[1] - np.linalg.slogdet(hessian)[1]
-    evidence = log_ratio / 2 - _objective(w, z, np.asarray(mean, np.float64), precision)
-    return Posterior(w, np.linalg.inv(hessian), float(evidence))
+    curvature = (pull * (1 - pull))[:, None]
+    is_diagonal = precision.ndim == 1
+    if is_diagonal and len(z) < len(m):
+        scaled, by_prior = z * np.sqrt(curvature), z * np.sqrt(curvature) / precision
+        inner = np.eye(len(z)) + by_prior @ scaled.T
+        covariance = 1 / precision - (by_prior * np.linalg.solve(inner, by_prior)).sum(axis=0)
+        log_ratio = -np.linalg.slogdet(inner)[1]
+    else:
+        prior = np.diag(precision) if is_diagonal else precision
+        hessian = prior + (z * curvature).T @ z
+        covariance = np.linalg.inv(hessian)
+        covariance = np.diag(covariance) if is_diagonal else covariance
+        log_ratio = np.linalg.slogdet(prior)[1] - np.linalg.slogdet(hessian)[1]
+    evidence = log_ratio / 2 - _objective(w, z, m, precision)
+    flops = laplace_flops(len(z), len(m), is_diagonal, found.directions, found.evaluations)
+    return Posterior(w, covariance, float(evidence), flops)
+
+
+def precision_of(covariance: np.ndarray, least_variance: float) -> np.ndarray:
+    """Inverse of a covariance whose eigenvalues are first raised to a floor.
+
+    Args:
+        covariance: shape (dim, dim), symmetric, or its diagonal, shape (dim,).
+        least_variance: the floor.
+
+    Returns:
+        Same shape.
+    """
+    if covariance.ndim == 1:
+        inverse: np.ndarray = 1 / np.maximum(covariance, least_variance)
+    else:
+        values, vectors = np.linalg.eigh(covariance)
+        inverse = (vectors / np.maximum(values, least_variance)) @ vectors.T
+    return inverse
+
+
+def laplace_flops(
+    num_pairs: int, dim: int, is_diagonal: bool = False, directions: int = 1, evaluations: int = 1
+) -> float:
+    """Operations of ``laplace``: products, linear systems and determinants; at least these.
+
+    Args:
+        num_pairs: pairs.
+        dim: of the weights.
+        is_diagonal: the precision is.
+        directions: that Newton's method computed.
+        evaluations: of the objective on its way.
+    """
+    least = min(num_pairs, dim)
+    product, gram = 2.0 * num_pairs * dim, 2.0 * num_pairs * dim * least
+    prior = 0.0 if is_diagonal else 2.0 * dim**2  # P times a vector
+    system = _system(least, 1)
+    if num_pairs < dim:
+        system += 2 * product + (0.0 if is_diagonal else _system(dim, num_pairs + 1))
+    direction = 2 * product + prior + gram + system
+    if is_diagonal and num_pairs < dim:
+        covariance = gram + _system(num_pairs, dim) + _system(num_pairs, 0)
+    else:
+        determinants = 1 if is_diagonal else 2
+        covariance = 2.0 * num_pairs * dim**2 + _system(dim, dim) + determinants * _system(dim, 0)
+    return directions * direction + (evaluations + 1) * (product + prior) + product + covariance
+
+
+def precision_flops(dim: int, is_diagonal: bool = False) -> float:
+    """Operations of ``precision_of``, 9 dim^3 for the eigenvectors (Golub and Van Loan 2013, section 8.3)."""
+    return 0.0 if is_diagonal else 11.0 * dim**3
+
+
+def _system(dim: int, columns: int) -> float:
+    """Operations of a factorisation, with as many solutions as there are columns."""
+    return 2 * dim**3 / 3 + 2.0 * dim**2 * columns
+
+
+def _solution(z: np.ndarray, m: np.ndarray, precision: float | np.ndarray) -> Minimum:
+    if len(z) == 0:
+        return Minimum(m.copy(), 0, 0)
+
+    def direction(w: np.ndarray) -> Direction:
+        pull = bradley_terry_pull(z @ w)
+        gradient = _times(precision, w - m) - pull @ z
+        step = -_solve(z * np.sqrt(pull * (1 - pull))[:, None], precision, gradient)
+        return Direction(step, float(gradient @ step))
+
+    return minimum(m.copy(), lambda w: _objective(w, z, m, precision), direction)
 
 
 def _objective(w: np.ndarray, z: np.ndarray, m: np.ndarray, precision: float | np.ndarray) -> float:

@@ -19,7 +19,7 @@ from fedpref.objectives.local import num_steps
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.types import Settings
 
-__all__ = ["Descent", "Factors", "Phase", "descended", "factor_gradients", "phases_within"]
+__all__ = ["Descent", "Factors", "Phase", "descended", "descent_flops", "factor_gradients", "phases_within"]
 
 
 class Factors(NamedTuple):
@@ -109,3 +109,12 @@ def descended(
                 head = head - lr * (gradients.head + l2 * head)
             factors = Factors(representation, head)
     return Descent(factors, skipped, seen_pairs)
+
+
+def descent_flops(dim: int, rank: int, seen_pairs: int, num_pairs: int, steps: int) -> float:
+    """Operations of ``descended`` and of the losses before and after, two an entry.
+
+    A pair of a batch takes two products of length ``dim``, one of the shard two for its losses; a step takes
+    B w, B^T g and g w^T, the losses B w twice.
+    """
+    return 4.0 * dim * (seen_pairs + num_pairs) + dim * rank * (6.0 * steps + 4.0)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from fedpref.clients.linear_reward import LinearReward
-from fedpref.clients.lore import Lore, simplex_fit
+from fedpref.clients.lore import Lore
 from fedpref.errors import ConfigurationError
 from fedpref.models import Given
-from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.types import ClientState, Pairs, Shard, Task
 
 DIM = 6
@@ -34,19 +33,24 @@ def test_one_head_is_bradley_terry_bit_for_bit() -> None:
     np.testing.assert_array_equal(lore.margins(own, shard.pairs), plain.margins(theirs, shard.pairs))
 
 
-def test_fitted_weights_are_on_the_simplex_and_stationary_there() -> None:
-    rng, prior, ridge = np.random.default_rng(5), np.array([0.5, 0.3, 0.2]), 0.8
-    features = rng.standard_normal((25, 3)) + np.array([0.0, 0.6, 0.2])
-    w = simplex_fit(features, prior, ridge)
-    assert w.sum() == pytest.approx(1.0, abs=1e-12)
-    assert (w > 0).all()
-    gradient = -(bradley_terry_pull(features @ w) @ features) + ridge * np.log(w / prior)
-    assert np.ptp(gradient) < 1e-5  # equal in all directions: no move within the simplex lowers the objective
+def test_a_client_sends_its_weights_as_its_own_value_of_the_mean() -> None:
+    rule, shard = Lore(Given(DIM), 3, ridge=0.5), _shard()
+    weights = rule.fresh(np.random.default_rng(0))
+    reply, state = rule.answer(Task(0, weights), shard, ClientState(), np.random.default_rng(0))
+    own = reply.weights["prior.mean"]
+    assert own.sum() == pytest.approx(1.0, abs=1e-6) and (own > 0).all() and np.ptp(own) > 0.1
+    head = rule.personalise(weights, shard, ClientState())["score.weight"][0]
+    np.testing.assert_allclose(own @ weights["basis.weight"], head, atol=1e-6)
+    assert not state.arrays
 
 
-def test_without_pairs_the_weights_are_the_prior() -> None:
-    prior = np.array([0.7, 0.2, 0.1])
-    np.testing.assert_allclose(simplex_fit(np.zeros((0, 3)), prior, 1.0), prior, atol=1e-12)
+def test_a_dear_divergence_leaves_everybody_the_mean_weights() -> None:
+    rule, shard = Lore(Given(DIM), 3, ridge=1e9), _shard()
+    weights = rule.fresh(np.random.default_rng(0))
+    served, newcomer = (
+        rule.personalise(weights, who, ClientState())["score.weight"] for who in (shard, None)
+    )
+    np.testing.assert_allclose(served, newcomer, atol=1e-5)
 
 
 def test_permuting_heads_permutes_weights_and_leaves_the_client_its_head() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pytest
 
+from fedpref.cli.compose import compose, parse_words, plain
+from fedpref.cli.targets import build
 from fedpref.clients.mixture_prior import MixturePrior, prior_of
 from fedpref.errors import ConfigurationError
+from fedpref.maths.mixture import apart
 from fedpref.models import Given
-from fedpref.types import ClientState, Pairs, Shard, Task, Weights
+from fedpref.types import ClientState, HasWorkload, Pairs, Shard, Task, Weights, Workload
 
 DIM = 3
 
@@ -82,8 +86,8 @@ def test_two_opposite_tastes_become_two_components_and_clients_know_theirs() -> 
     tastes = np.array([[2.0, 1.0, 0.0], [-2.0, 1.0, 0.0]])
     shards = [_shard(tastes[seed % 2], 25, seed) for seed in range(40)]
     rule = MixturePrior(Given(DIM), 2)
-    weights = rule.fresh(np.random.default_rng(1))
-    learned = _em(rule, weights, shards, 15)
+    one = _em(rule, rule.fresh(np.random.default_rng(1)), shards, 5)
+    learned = _em(rule, apart(one, 0.2, np.random.default_rng(1))[0], shards, 15)
     prior = prior_of(learned, rule.least_variance, rule.least_weight)
     order = np.argsort(-prior.means[:, 0])
     np.testing.assert_allclose(prior.means[order], tastes, atol=0.6)
@@ -105,6 +109,61 @@ def test_the_diagonal_of_a_wide_head_travels_without_its_square() -> None:
     assert (spread <= rule.init_variance + 1e-5).all()  # pairs can only add precision
 
 
+@pytest.mark.parametrize(
+    ("kind", "dim", "ndim"),
+    [("auto", 64, 2), ("auto", 65, 1), ("full", 65, 2), ("diagonal", 64, 1)],
+)
+def test_a_covariance_is_learned_whole_up_to_64_features_unless_told_otherwise(
+    kind: Literal["full", "diagonal", "auto"], dim: int, ndim: int
+) -> None:
+    weights = MixturePrior(Given(dim), 1, covariance=kind).fresh(np.random.default_rng(0))
+    assert weights["prior.second"].ndim == ndim
+
+
+def test_the_preset_of_the_strategy_brings_the_rule_and_makes_moments_running_means() -> None:
+    words = ["strategy=mixture_prior", "strategy.inner.server_lr=0.1", "cohort_size=7"]
+    config = plain(compose(parse_words(words).all_overrides))
+    assert config["client"]["_target_"].endswith("MixturePrior")
+    inner = build(config["strategy"], "strategy").inner
+    assert (inner.cohort_size, inner.share, inner.server_lr) == (7, "clients", 0.1)
+    assert inner.split_at is not None
+
+
 def test_an_unknown_covariance_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"client\.covariance"):
         MixturePrior(Given(DIM), covariance="round")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+@pytest.mark.parametrize("num_pairs", [2, 30])
+def test_a_client_does_at_least_the_work_that_was_told_and_just_that_where_it_learns_nothing(
+    num_pairs: int, covariance: Literal["full", "diagonal"]
+) -> None:
+    rule = MixturePrior(Given(DIM), 2, covariance=covariance)
+    weights, shard = rule.fresh(np.random.default_rng(0)), _shard(np.ones(DIM), num_pairs, 1)
+    told = rule.workload(Task(0, {}), shard)
+    assert isinstance(rule, HasWorkload) and told.memory_bytes > 0
+
+    def reported(shard: Shard) -> float:
+        reply, _ = rule.answer(Task(0, weights), shard, ClientState(), np.random.default_rng(0))
+        return reply.metrics["flops"]
+
+    same = np.zeros((num_pairs, DIM))
+    names = [str(i) for i in range(num_pairs)]
+    assert reported(Shard(0, "0", Pairs(names, same, same, names, names))) == told.flops < reported(shard)
+
+
+def test_a_client_without_pairs_and_a_task_that_is_refused_are_no_work() -> None:
+    rule = MixturePrior(Given(DIM), 2)
+    for task, num_pairs in ((Task(0, {}), 0), (Task(0, {}, "score"), 5)):
+        assert rule.workload(task, _shard(np.zeros(DIM), num_pairs, 0)) == Workload(0.0, 0.0)
+
+
+def test_a_wide_diagonal_takes_no_square_of_the_dimension_in_memory() -> None:
+    shard = _shard(np.eye(1000)[0], 10, 1)
+    diagonal, full = (
+        MixturePrior(Given(1000), 1, covariance=kind).workload(Task(0, {}), shard)
+        for kind in ("diagonal", "full")
+    )
+    assert diagonal.memory_bytes < 8 * 1000**2 < full.memory_bytes
+    assert diagonal.flops < full.flops / 100

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from fedpref.objectives.convex import convex_fit, laplace
+from fedpref.objectives.convex import convex_fit, laplace, laplace_flops, precision_of
 from fedpref.objectives.margin import bradley_terry_pull
 
 
@@ -68,3 +68,35 @@ def test_without_pairs_laplace_gives_back_the_prior() -> None:
     found = laplace(np.zeros((0, 2)), np.ones(2), precision)
     assert found.log_evidence == pytest.approx(0.0, abs=1e-12)
     np.testing.assert_allclose(found.covariance @ precision, np.eye(2), atol=1e-12)
+
+
+@pytest.mark.parametrize(("num_pairs", "dim"), [(5, 8), (50, 8), (1, 1)])
+def test_a_diagonal_precision_gives_the_diagonal_of_what_its_matrix_gives(num_pairs: int, dim: int) -> None:
+    z, diagonal = _pairs(num_pairs, dim), np.linspace(0.5, 3.0, dim)
+    found, whole = (laplace(z, np.ones(dim), precision) for precision in (diagonal, np.diag(diagonal)))
+    np.testing.assert_allclose(found.weights, whole.weights, atol=1e-9)
+    np.testing.assert_allclose(found.covariance, np.diag(whole.covariance), atol=1e-9)
+    assert found.log_evidence == pytest.approx(whole.log_evidence, abs=1e-9)
+
+
+def test_a_precision_is_the_inverse_of_what_lies_above_the_floor() -> None:
+    vectors = np.linalg.qr(np.random.default_rng(3).standard_normal((3, 3)))[0]
+    covariance = (vectors * [4.0, 1e-9, -0.5]) @ vectors.T
+    np.testing.assert_allclose(
+        precision_of(covariance, 0.1), (vectors * [0.25, 10.0, 10.0]) @ vectors.T, atol=1e-9
+    )
+    np.testing.assert_allclose(precision_of(np.array([4.0, 1e-9, -0.5]), 0.1), [0.25, 10.0, 10.0])
+
+
+@pytest.mark.parametrize("is_diagonal", [False, True])
+@pytest.mark.parametrize("num_pairs", [3, 20])
+def test_the_least_work_is_that_of_pairs_that_say_nothing(num_pairs: int, is_diagonal: bool) -> None:
+    precision, least = np.ones(8) if is_diagonal else np.eye(8), laplace_flops(num_pairs, 8, is_diagonal)
+    assert laplace(np.zeros((num_pairs, 8)), np.ones(8), precision).flops == least > 0
+    assert laplace(_pairs(num_pairs, 8), np.ones(8), precision).flops > least
+
+
+def test_a_diagonal_is_less_work_than_a_matrix() -> None:
+    for num_pairs in (40, 1000):
+        assert laplace_flops(num_pairs, 384, True) < laplace_flops(num_pairs, 384)
+    assert laplace_flops(40, 384, True) < laplace_flops(40, 384) / 50

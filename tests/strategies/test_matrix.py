@@ -26,6 +26,7 @@ WORDS = {
     "fedfix": ["strategy.window_s=1.5"],
     "afa_cd": ["strategy.buffer_size=2"],
     "flute": ["strategy.balance=0"],
+    "mixture_prior": ["strategy.inner.split_at=null"],
     "ifca": ["strategy.num_heads=2", "strategy.restarts=2", "strategy.idle_rounds=1"],
 }
 

@@ -1,0 +1,195 @@
+"""A basis of heads that all share, and weights on it that are fitted at home: what such rules have in common.
+
+Client u has the head ``w_u V``, V (B, H). In a task it fits w_u with V fixed, and then takes gradient steps
+on V with w_u fixed: those of FedRep on its representation, V transposed. Weights that were fitted to an older
+V are worth nothing: they are fitted again whenever they are needed, and nothing is kept. How they are fitted
+is the rule's own affair: ``reward_features``, ``lore``.
+
+Source: Collins et al. 2021 (FedRep), arXiv:2102.07078, algorithm 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fedpref.errors import ConfigurationError
+from fedpref.models.backbone import Backbone
+from fedpref.models.head_file import write_head
+from fedpref.models.kept import feature_differences
+from fedpref.objectives.batches import batch_size, epochs_and_rest
+from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.low_rank import Factors, Phase, descended, descent_flops
+from fedpref.types import Pairs, Reply, Shard, Task, Weights, Workload
+
+__all__ = ["BASIS", "MEAN", "Fit", "FitWeights", "SharedBasis"]
+
+BASIS, MEAN = "basis.weight", "prior.mean"
+_HEAD = "score.weight"
+
+
+class Fit(NamedTuple):
+    """A client's weights on the basis.
+
+    Attributes:
+        weights: w_u, shape (B,), float64.
+        statistics: the client's own values of what the population knows about weights, float64.
+        flops: operations that the fit took.
+    """
+
+    weights: np.ndarray
+    statistics: Weights
+    flops: float
+
+
+FitWeights = Callable[[Weights, np.ndarray], Fit]
+"""Fits the weights, given what was received and the margin of each pair under each head, (num_pairs, B)."""
+
+
+@dataclass(frozen=True)
+class SharedBasis:
+    """Trains ``basis.weight`` (B, H); a part of a rule, which also shares ``prior.mean`` (B,).
+
+    Attributes:
+        backbone: gives the features.
+        num_heads: B.
+        local_steps: gradient steps a task on the basis.
+        batch_pairs: pairs a step; None means the whole shard.
+        lr: step size.
+        init_std: standard deviation of all initial heads but the first, which is zero.
+
+    Raises:
+        ConfigurationError: a value out of range.
+    """
+
+    backbone: Backbone
+    num_heads: int
+    local_steps: int
+    batch_pairs: int | None
+    lr: float
+    init_std: float
+
+    def __post_init__(self) -> None:
+        require(self.local_steps >= 0, "local_steps", self.local_steps, "at least 0")
+        require(
+            self.batch_pairs is None or self.batch_pairs >= 1, "batch_pairs", self.batch_pairs, "at least 1"
+        )
+        require(math.isfinite(self.lr) and self.lr > 0, "lr", self.lr, "positive and finite")
+        require(self.init_std >= 0, "init_std", self.init_std, "at least 0")
+
+    def fresh(self, rng: np.random.Generator) -> Weights:
+        """The initial basis, float32: a zero head, and Gaussian ones after it."""
+        basis = self.init_std * rng.standard_normal((self.num_heads, self.backbone.dim))
+        basis[0] = 0.0
+        return {BASIS: basis.astype(np.float32)}
+
+    def warm(self, populations: Sequence[Pairs]) -> None:
+        """Compute and keep the features of all these pairs, so that no worker has to."""
+        for pairs in populations:
+            feature_differences(self.backbone, pairs)
+
+    def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
+        """Margin of each pair, shape (num_pairs,), float64: of a client's head, or of the mean weights."""
+        if _HEAD in weights:
+            head = weights[_HEAD][0].astype(np.float64)
+        else:
+            head = weights[MEAN].astype(np.float64) @ weights[BASIS].astype(np.float64)
+        margins: np.ndarray = feature_differences(self.backbone, pairs) @ head
+        return margins
+
+    def export(self, weights: Weights, folder: Path) -> None:
+        """Write all of it, with the identity of its features."""
+        write_head(folder, weights, self.backbone)
+
+    def span(self, weights: Weights) -> np.ndarray:
+        """The heads of the basis as columns: all heads lie in their span, shape (H, B)."""
+        return weights[BASIS].T
+
+    def personalise(self, weights: Weights, shard: Shard | None, fit: FitWeights) -> Weights:
+        """The client's own head, ``score.weight`` (1, H), float32; that of the mean weights without pairs."""
+        basis = weights[BASIS].astype(np.float64)
+        if shard is None or len(shard.pairs) == 0:
+            own = weights[MEAN].astype(np.float64)
+        else:
+            own = fit(weights, feature_differences(self.backbone, shard.pairs) @ basis.T).weights
+        return {_HEAD: (own @ basis).astype(np.float32)[None]}
+
+    def answer(
+        self,
+        task: Task,
+        shard: Shard,
+        statistics: Mapping[str, tuple[int, ...]],
+        fit: FitWeights,
+        rng: np.random.Generator,
+    ) -> Reply:
+        """Fit the weights at home, then train the basis; send it with the client's statistics.
+
+        Metrics: ``loss_before`` (the fitted weights on the received basis) and ``loss_after`` on all training
+        pairs, ``steps_done``, ``skipped_steps``, ``flops`` (as many as ``workload`` says, or more).
+
+        Args:
+            task: what was received; its settings may give ``local_steps`` and ``proximal_mu``.
+            shard: the client's pairs.
+            statistics: key and shape of all that travels beside the basis.
+            fit: gives the weights.
+            rng: draws the batches.
+
+        Raises:
+            ConfigurationError: another kind of task, or weights that do not fit.
+            FederationError: every step was skipped.
+        """
+        if task.kind != "train":
+            raise ConfigurationError(f"client: this rule cannot answer a task of kind '{task.kind}'")
+        found = {key: array.shape for key, array in task.weights.items()}
+        needed = {BASIS: (self.num_heads, self.backbone.dim), **statistics}
+        if found != needed:
+            raise ConfigurationError(f"client: weights of shapes {needed} are needed, got {found}")
+        num_pairs = len(shard.pairs)
+        if num_pairs == 0:
+            return Reply(dict(task.weights), 0, {})
+        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+        differences = feature_differences(self.backbone, shard.pairs)
+        basis = task.weights[BASIS].astype(np.float64)
+        own = fit(task.weights, differences @ basis.T)
+        received, phases = Factors(basis.T, own.weights), [Phase(steps, "representation")]
+        trained = descended(received, differences, phases, self.batch_pairs, self.lr, 0.0, mu, rng)
+        require_progress(steps, trained.skipped)
+        metrics = {
+            **reported_loss("loss_before", differences @ received.vector),
+            **reported_loss("loss_after", differences @ trained.factors.vector),
+            "steps_done": float(steps - trained.skipped),
+            "skipped_steps": float(trained.skipped),
+            "flops": self._flops(trained.seen_pairs, num_pairs, steps) + own.flops,
+        }
+        sent = {BASIS: np.ascontiguousarray(trained.factors.representation.T), **own.statistics}
+        return Reply({key: array.astype(np.float32) for key, array in sent.items()}, num_pairs, metrics)
+
+    def workload(self, task: Task, shard: Shard, fit_flops: float) -> Workload:
+        """Least operations, features taken as kept; a task that is refused is no work.
+
+        Memory, float64: the features of the shard and of a batch, the margins under each head twice, and of
+        basis and weights what was received, what they are now, their gradients and the new ones.
+
+        Args:
+            task: its settings may give ``local_steps``.
+            shard: the client's pairs.
+            fit_flops: least operations of the fit.
+        """
+        num_pairs = len(shard.pairs)
+        if task.kind != "train" or num_pairs == 0:
+            return Workload(0.0, 0.0)
+        steps = num_steps(task.settings, self.local_steps)
+        epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
+        flops = self._flops(epochs * num_pairs + rest, num_pairs, steps) + fit_flops
+        dim, rows = self.backbone.dim, num_pairs + batch_size(num_pairs, self.batch_pairs)
+        entries = dim * rows + 2 * num_pairs * self.num_heads + 4 * (dim + 1) * self.num_heads
+        return Workload(flops, 8.0 * entries)
+
+    def _flops(self, seen_pairs: int, num_pairs: int, steps: int) -> float:
+        dim, count = self.backbone.dim, self.num_heads
+        return descent_flops(dim, count, seen_pairs, num_pairs, steps) + 2.0 * num_pairs * dim * count
