@@ -112,6 +112,10 @@ class MixturePrior:
         moments = {_WEIGHT: np.full(count, 1 / count), _FIRST: np.zeros((count, dim)), _SECOND: second}
         return {key: array.astype(np.float32) for key, array in moments.items()}
 
+    def needs_clients(self) -> tuple[str, int]:
+        """As many as components, or some are nobody's."""
+        return "num_components", self.num_components
+
     def warm(self, populations: Sequence[Pairs]) -> None:
         """Compute and keep the features of all these pairs, so that no worker has to."""
         for pairs in populations:

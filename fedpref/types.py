@@ -13,6 +13,8 @@ from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checka
 
 import numpy as np
 
+from fedpref.lazy import LazySequence
+
 Weights: TypeAlias = Mapping[str, np.ndarray]
 """Named arrays of adapters and heads; never a backbone. Float32 on the wire, float64 as a delta."""
 
@@ -140,7 +142,7 @@ class Population:
     """All clients of a federation: their shards, what is held out and, if known, the truth.
 
     Attributes:
-        shards: shard i belongs to client i.
+        shards: shard i belongs to client i; a ``LazySequence`` makes them when they are needed.
         held_out: evaluation pairs, one set a person; not aligned with ``shards``.
         truth: hidden truth of a synthetic population, else None; aligned with ``held_out``.
         notes: what was loaded and dropped and why, one sentence each, for the report.
@@ -155,7 +157,8 @@ class Population:
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        for position, shard in enumerate(self.shards):
+        made = () if isinstance(self.shards, LazySequence) else self.shards
+        for position, shard in enumerate(made):
             if shard.client_id != position:
                 raise ValueError(f"shard {position} belongs to client {shard.client_id}")
         for held_out in self.held_out:

@@ -1,11 +1,11 @@
-"""What can be refused before a run: too little memory, deadlines that nobody can meet, pools of no device."""
+"""What can be refused before a run: too few clients, too little memory, deadlines that nobody can meet."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower.pace import paced
@@ -19,30 +19,47 @@ from fedpref.types import ClientRule, HasWorkload, Shard, Task, Workload
 if TYPE_CHECKING:
     from fedpref.federation.federation import Federation
 
-__all__ = ["check_deadline", "foreseen", "preflight"]
+__all__ = ["NeedsClients", "check_deadline", "foreseen", "preflight"]
 
 _FLOAT32_BYTES = 4
 
 
+@runtime_checkable
+class NeedsClients(Protocol):
+    """A client rule with shared parts of which each should have a client that it fits best."""
+
+    def needs_clients(self) -> tuple[str, int]:
+        """The option that says how many parts there are, and its value: as many clients or more."""
+        ...
+
+
 def preflight(federation: Federation, tasks: Sequence[Task]) -> None:
-    """Refuse a federation whose first tasks its devices cannot do, or whose executor has no place for them.
+    """Refuse a federation that is too small for its rule, or whose devices cannot do their first tasks.
 
     Args:
         federation: what will run.
         tasks: of its first plan, at time 0, with everybody idle.
 
     Raises:
-        ConfigurationError: naming the device class, the deadline or the pool, and the mend.
+        ConfigurationError: naming the option, the device class, the deadline or the pool, and the mend.
     """
     shards = federation.population.shards
+    if isinstance(federation.rule, NeedsClients):
+        option, least = federation.rule.needs_clients()
+        if least > len(shards):
+            raise ConfigurationError(
+                f"client.{option}={least} is more than the {len(shards)} clients, who could not tell so many "
+                f"apart; set {len(shards)} or less"
+            )
     devices = federation.fleet.deploy(len(shards), federation.seed)
     if isinstance(federation.executor, RayPool):
-        owned = {devices.device(shard.client_id).name for shard in shards}
+        owned = {devices.device(client).name for client in range(len(shards))}
         federation.executor.check_classes(devices.names, owned)
     if isinstance(federation.rule, HasWorkload) and tasks:
         rule = federation.rule
         # Asking for the work of a shard of texts tokenises it: only where the answer can matter.
-        limited = (s for s in shards if devices.device(s.client_id).memory_bytes < math.inf)
+        clients = range(len(shards))
+        limited = (shards[c] for c in clients if devices.device(c).memory_bytes < math.inf)
         works = ((shard, replace(tasks[0], client_id=shard.client_id)) for shard in limited)
         needed = ((s.client_id, rule.workload(as_training(t, rule), s).memory_bytes) for s, t in works)
         check_memory(devices, needed)

@@ -8,13 +8,15 @@ carries; forms are taken apart when the card is written.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 
 from fedpref.flower.records import payload_bytes
+from fedpref.flower.timed import Snapshot
 from fedpref.flower.wire import FLAT, schema_from
 
 __all__ = ["Disclosure"]
@@ -174,31 +176,33 @@ class Disclosure:
 
     # --------------------------------------------------------------------------- checkpoint
 
-    def snapshot(self) -> dict[str, Any]:
-        """All counters, as plain data that JSON can hold."""
-        return {
+    def snapshot(self) -> Snapshot:
+        """All counters: what JSON can hold, and arrays of the nodes, which may be many."""
+        tree = {
             "forms": [
-                {"form": list(form), "messages": seen.messages, "nodes": sorted(seen.nodes)}
+                {"form": list(form), "messages": seen.messages}
                 | {"lows": list(map(_or_none, seen.lows)), "highs": list(map(_or_none, seen.highs))}
                 for form, seen in self._forms.items()
             ],
             "bytes": self._bytes,
-            "failures": [self._failures.messages, sorted(self._failures.nodes), self._longest_reason],
+            "failures": [self._failures.messages, self._longest_reason],
         }
+        arrays = {f"nodes/{i}": _as_array(seen.nodes) for i, seen in enumerate(self._forms.values())}
+        return tree, arrays | {"failures": _as_array(self._failures.nodes)}
 
     @classmethod
-    def restored(cls, tree: Mapping[str, Any]) -> Disclosure:
+    def restored(cls, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> Disclosure:
         """Inverse of :meth:`snapshot`."""
         disclosure = cls()
         disclosure._bytes = tree["bytes"]
-        messages, nodes, disclosure._longest_reason = tree["failures"]
-        disclosure._failures = _Seen(messages, set(nodes))
-        for entry in tree["forms"]:
-            manifest, arrays, numbers, entries = entry["form"]
-            arrays = tuple((name, dtype, tuple(shape), size) for name, dtype, shape, size in arrays)
-            disclosure._forms[_Form(manifest, arrays, tuple(numbers), tuple(entries))] = _Seen(
+        messages, disclosure._longest_reason = tree["failures"]
+        disclosure._failures = _Seen(messages, set(arrays["failures"].tolist()))
+        for index, entry in enumerate(tree["forms"]):
+            manifest, tensors, numbers, entries = entry["form"]
+            tensors = tuple((name, dtype, tuple(shape), size) for name, dtype, shape, size in tensors)
+            disclosure._forms[_Form(manifest, tensors, tuple(numbers), tuple(entries))] = _Seen(
                 entry["messages"],
-                set(entry["nodes"]),
+                set(arrays[f"nodes/{index}"].tolist()),
                 [math.inf if low is None else low for low in entry["lows"]],
                 [-math.inf if high is None else high for high in entry["highs"]],
             )
@@ -217,6 +221,11 @@ def _tensors(form: _Form) -> list[_Tensor]:
         if sum(part[-1] for part in parts) == size:
             return parts
     return list(form.arrays)
+
+
+def _as_array(nodes: Set[int]) -> np.ndarray:
+    """Ascending, so that equal sets give equal bytes; Flower's addresses have 64 bits without a sign."""
+    return np.sort(np.fromiter(nodes, dtype=np.uint64, count=len(nodes)))
 
 
 def _or_none(value: float) -> float | None:

@@ -10,7 +10,7 @@ import dataclasses
 import heapq
 import math
 from collections import Counter, OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,12 +24,13 @@ from fedpref.flower.client_state import settle
 from fedpref.flower.disclosure import Disclosure
 from fedpref.flower.framing import framed_bytes
 from fedpref.flower.idle import idle_of
+from fedpref.flower.passed_on import PassedOn
 from fedpref.flower.records import array_bytes
-from fedpref.flower.timed import Snapshot, TimedGrid
+from fedpref.flower.timed import Snapshot, TimedGrid, below
 from fedpref.flower.validation import Rejection, ReplyLimits, validate_reply
 from fedpref.types import OK, Arrival, ClientId, ClientState, Task, Update, Wait
 
-__all__ = ["EXPIRED", "FAILED", "LATE", "LOST", "Exchange", "Traffic"]
+__all__ = ["EXPIRED", "FAILED", "LATE", "LOST", "Exchange", "Traffic", "acknowledged_in"]
 
 EXPIRED = "expired"
 FAILED = "client_failed"
@@ -84,6 +85,7 @@ class _Books:
     traffic: Traffic = Traffic()
     refused: Counter[str] = field(default_factory=Counter)
     disclosed: Disclosure = field(default_factory=Disclosure)
+    passed_on: PassedOn = field(default_factory=PassedOn)
 
 
 class Exchange:
@@ -149,6 +151,11 @@ class Exchange:
     def disclosed(self) -> Mapping[str, Any]:
         """Every tensor and number that has left a client so far, counted; plain data."""
         return self._books.disclosed.card()
+
+    @property
+    def passed_on(self) -> Sequence[Mapping[str, Any]]:
+        """Tensors of one client that were sent to others as they came, by name; plain data."""
+        return self._books.passed_on.card()
 
     def idle(self) -> Sequence[ClientId]:
         """Clients that are online and without a task, in ascending order."""
@@ -230,6 +237,7 @@ class Exchange:
             )
             messages.append(message)
             entries.append(_Open(_expiring(task, expires_s), now_s, raw))
+        books.passed_on.sent(tasks)
         unsent = []
         for entry, message_id in zip(entries, self.grid.send(messages), strict=True):
             if message_id is None:
@@ -273,6 +281,7 @@ class Exchange:
         outcome = self._judge(reply, entry.task)
         if isinstance(outcome, Update):
             self._acknowledge(entry.task)
+            books.passed_on.answered(entry.task, outcome)
         elif not reply.has_error():
             self._count_rejection(entry.task.client_id)
         return [self._arrival(entry, outcome, version, bytes_up)]
@@ -338,7 +347,14 @@ class Exchange:
         """Books and grid, work in flight included."""
         books = self._books
         grid_tree, grid_arrays = self.grid.snapshot()
+        disclosed_tree, disclosed_arrays = books.disclosed.snapshot()
+        passed_tree, passed_arrays = books.passed_on.snapshot()
         arrays = {f"grid/{name}": array for name, array in grid_arrays.items()}
+        arrays |= {f"disclosed/{name}": array for name, array in disclosed_arrays.items()}
+        arrays |= {f"passed_on/{name}": array for name, array in passed_arrays.items()}
+        # No JSON for what grows with the number of clients: of 100,000 it takes a good part of a round.
+        arrays |= {"acknowledged/clients": _column(books.acknowledged.keys())}
+        arrays |= {"acknowledged/numbers": _column(books.acknowledged.values())}
         sent: dict[int, int] = {}
         entries = []
         for message_id, entry in books.open.items():
@@ -364,18 +380,17 @@ class Exchange:
             "grid": grid_tree,
             "open": entries,
             "closed": list(books.closed.items()),  # in order: the oldest is forgotten first
-            "acknowledged": {str(client): number for client, number in books.acknowledged.items()},
             "rejections": {str(client): count for client, count in books.rejections.items()},
             "traffic": {name: getattr(books.traffic, name) for name in Traffic.__dataclass_fields__},
             "refused": dict(books.refused),
-            "disclosed": books.disclosed.snapshot(),
+            "disclosed": disclosed_tree,
+            "passed_on": passed_tree,
         }
         return tree, arrays
 
     def restore(self, tree: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Inverse of :meth:`snapshot`."""
-        grid_arrays = {key.removeprefix("grid/"): a for key, a in arrays.items() if key.startswith("grid/")}
-        self.grid.restore(tree["grid"], grid_arrays)
+        self.grid.restore(tree["grid"], below("grid/", arrays))
         shared: dict[str, dict[str, np.ndarray]] = {}
         open_tasks: dict[str, _Open] = {}
         for entry in tree["open"]:
@@ -394,14 +409,25 @@ class Exchange:
             open_tasks[entry["message"]] = _Open(task, entry["sent_s"], entry["bytes_down"])
         self._books = _Books(
             closed=OrderedDict(tree["closed"]),
-            acknowledged={int(client): number for client, number in tree["acknowledged"].items()},
+            acknowledged=acknowledged_in(arrays),
             rejections=Counter({int(client): count for client, count in tree["rejections"].items()}),
             traffic=Traffic(**tree["traffic"]),
             refused=Counter(tree["refused"]),
-            disclosed=Disclosure.restored(tree["disclosed"]),
+            disclosed=Disclosure.restored(tree["disclosed"], below("disclosed/", arrays)),
+            passed_on=PassedOn.restored(tree["passed_on"], below("passed_on/", arrays)),
         )
         for message_id, opened in open_tasks.items():
             self._open(message_id, opened)
+
+
+def acknowledged_in(arrays: Mapping[str, np.ndarray]) -> dict[ClientId, int]:
+    """Number of the last accepted task of each client that has one, in the arrays of a snapshot."""
+    clients, numbers = (arrays[f"acknowledged/{column}"].tolist() for column in ("clients", "numbers"))
+    return dict(zip(clients, numbers, strict=True))
+
+
+def _column(values: Collection[int]) -> np.ndarray:
+    return np.fromiter(values, dtype=np.int64, count=len(values))
 
 
 def _expiring(task: Task, expires_s: float) -> Task:

@@ -34,10 +34,13 @@ def shard_of(shards: Shards, client_id: ClientId) -> Shard:
     """The shard of a client.
 
     Raises:
-        ConfigurationError: there are fewer shards.
+        ConfigurationError: there are fewer shards, or the shard is another client's.
     """
     if callable(shards):
         return shards(client_id)
     if client_id >= len(shards):
         raise ConfigurationError(f"partition-id={client_id}, but there are {len(shards)} shards")
-    return shards[client_id]
+    shard = shards[client_id]
+    if shard.client_id != client_id:
+        raise ConfigurationError(f"shard {client_id} is that of client {shard.client_id}")
+    return shard

@@ -12,12 +12,17 @@ from flwr.serverapp import Grid
 
 from fedpref.errors import CheckpointError, FederationError
 
-__all__ = ["Snapshot", "TimedGrid", "WallGrid", "await_nodes"]
+__all__ = ["Snapshot", "TimedGrid", "WallGrid", "await_nodes", "below"]
 
 Snapshot = tuple[dict[str, Any], dict[str, np.ndarray]]
 """A tree for JSON, and arrays under names that the tree knows."""
 
 _POLL_S = 0.05
+
+
+def below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays whose name begins with ``prefix``, without it: those of one part of a snapshot."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""The section about privacy: every tensor and number that left a client, and what the clients kept."""
+"""The section about privacy: what left a client, what others learned of it, and what the clients kept."""
 
 from __future__ import annotations
 
@@ -30,6 +30,8 @@ class Privacy:
         num_tensors: how many there are.
         numbers: one row each, with the lowest and highest value.
         entries: names of what else a reply has.
+        passed_on: tensors that other clients got as one client had sent them; None if not known.
+        held: tensors with which the server serves one client alone; None if not known.
         kept: what stayed, with ``clients``, ``bytes`` and ``examined``; None if not known.
         kept_arrays: those that are shown; ``is_sent`` tells if a tensor of that name has left, too.
         num_kept_arrays: how many there are.
@@ -41,6 +43,8 @@ class Privacy:
     num_tensors: int
     numbers: Sequence[Mapping[str, Any]]
     entries: Sequence[str]
+    passed_on: Sequence[Mapping[str, Any]] | None
+    held: Sequence[Mapping[str, Any]] | None
     kept: Mapping[str, Any] | None
     kept_arrays: Sequence[Mapping[str, Any]]
     num_kept_arrays: int
@@ -61,6 +65,8 @@ def privacy_of(run: Run) -> Privacy | None:
         num_tensors=len(sent["tensors"]),
         numbers=sent["numbers"],
         entries=[entry["name"] for entry in sent["entries"]],
+        passed_on=run.privacy.get("passed_on"),
+        held=run.privacy.get("held"),
         kept=kept,
         # Those that have left as well come first: nobody may overlook them.
         kept_arrays=sorted(stayed, key=lambda array: not array["is_sent"])[:_SHOWN],

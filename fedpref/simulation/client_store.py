@@ -41,11 +41,12 @@ class ClientStore:
         try:
             # An empty name is SQLite's temporary file: on disk, and gone when it is closed.
             self._database = sqlite3.connect("" if path is None else path, isolation_level=None)
-            self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;" + _SCHEMA)
+            self._database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + _SCHEMA)
             self._database.execute("BEGIN")
         except sqlite3.Error as error:
             raise StorageError(f"{path}: the clients' states cannot be kept there: {error}") from error
         self._moment = self._newest()
+        self._forgotten = 0  # up to here only the newest state of each client is left
         self._is_open = True
 
     def get(self, client_id: ClientId, mark: int | None = None) -> bytes | None:
@@ -108,14 +109,21 @@ class ClientStore:
             )
         self._execute("DELETE FROM states WHERE moment > ?", (mark,))
         self._moment = mark
+        self._forgotten = min(self._forgotten, mark)
 
     def forget_before(self, mark: int) -> None:
-        """Delete states that were replaced before ``mark``: nobody will rewind beyond it."""
+        """Delete states that were replaced before ``mark``: nobody will rewind beyond it.
+
+        Takes as long as there are states since the last call, not as there are clients.
+        """
         self._execute(
-            "DELETE FROM states WHERE moment < (SELECT MAX(newer.moment) FROM states AS newer "
-            "WHERE newer.client = states.client AND newer.moment <= ?)",
-            (mark,),
+            "DELETE FROM states WHERE moment IN ("
+            "SELECT older.moment FROM states AS newer "
+            "JOIN states AS older ON older.client = newer.client AND older.moment < newer.moment "
+            "WHERE newer.moment > ? AND newer.moment <= ?)",
+            (self._forgotten, mark),
         )
+        self._forgotten = mark
 
     def close(self) -> None:
         """Make everything durable and close the file. Closing twice is fine."""

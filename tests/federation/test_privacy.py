@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,9 @@ from fedpref.models.given import Given
 from fedpref.report.html import write_report
 from fedpref.report.rundir import RunDirectory
 from fedpref.strategies.fedavg import FedAvg
-from fedpref.types import ClientState, Reply, Shard, Task, Weights
+from fedpref.strategies.ifca import Ifca
+from fedpref.strategies.local_only import LocalOnly
+from fedpref.types import ClientState, Reply, Shard, Strategy, Task, Weights
 
 DIM = 6
 
@@ -72,6 +74,37 @@ def test_the_card_of_a_run_names_what_left_and_what_stayed(federation: Federatio
     assert [row["name"] for row in kept["numbers"]] == ["tasks"]
     assert kept["clients"] == kept["arrays"][0]["clients"] == sent["clients"]
     assert "own.mean" in write_report(directory.path).read_text(encoding="utf-8")
+
+
+def tensors_of(card: Mapping[str, Any], part: str) -> dict[str, int]:
+    return {row["name"]: row["clients" if part == "held" else "receivers"] for row in card[part]}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "held", "passed_on"),
+    [
+        (FedAvg(cohort_size=6), {}, {}),
+        (FedAvg(cohort_size=1), {}, {"score.weight": 4}),  # four rounds have another client's model before
+        (LocalOnly(), {"score.weight": 16}, {}),
+        (Ifca(num_heads=12, restarts=1, cohort_size=12), None, {"score.weight": 16}),
+    ],
+    ids=["mean", "mean of one", "alone", "groups of one"],
+)
+def test_the_card_says_what_the_server_holds_of_one_client_and_shows_to_others(
+    tmp_path: Path,
+    federation: Federation,
+    strategy: Strategy[Any],
+    held: Mapping[str, int] | None,
+    passed_on: Mapping[str, int],
+) -> None:
+    with run_directory(tmp_path) as directory:
+        replace(federation, strategy=strategy).run(directory)
+    card = json.loads((directory.path / "privacy.json").read_text())
+    assert tensors_of(card, "passed_on") == passed_on
+    if held is not None:
+        assert tensors_of(card, "held") == held
+    else:  # as many heads as clients: some are chosen by one client alone
+        assert 0 < tensors_of(card, "held")["score.weight"] <= 12
 
 
 def test_a_killed_run_ends_with_the_same_card(federation: Federation, tmp_path: Path) -> None:

@@ -111,7 +111,8 @@ def test_numbers_that_are_none_have_no_range_and_lists_say_how_long_they_are():
         "worse": (None, None),
         "row[2]": (-4.0, 9.0),
     }
-    assert Disclosure.restored(json.loads(json.dumps(disclosure.snapshot()))).card() == disclosure.card()
+    tree, arrays = disclosure.snapshot()
+    assert Disclosure.restored(json.loads(json.dumps(tree)), arrays).card() == disclosure.card()
 
 
 def test_a_client_that_invents_names_without_end_is_counted_in_bounded_memory():
@@ -123,3 +124,15 @@ def test_a_client_that_invents_names_without_end_is_counted_in_bounded_memory():
     assert card["replies"] == 2 * _MOST_FORMS + 1
     assert card["unlisted_replies"] == card["replies"] - _MOST_FORMS
     assert len(card["numbers"]) == _MOST_FORMS
+
+
+def test_what_json_has_to_hold_does_not_grow_with_the_clients():
+    def characters(num_nodes):
+        disclosure = Disclosure()
+        for node in range(1, num_nodes + 1):
+            disclosure.see(reply_of(node, metrics={"loss": 0.5}))
+        tree, arrays = disclosure.snapshot()
+        assert arrays["nodes/0"].tolist() == list(range(1, num_nodes + 1))
+        return len(json.dumps(tree))
+
+    assert characters(300) == characters(1) + len("300") - len("1")

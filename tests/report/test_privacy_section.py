@@ -85,6 +85,23 @@ def test_a_failure_is_told_as_the_text_that_it_is(make_run: MakeRun) -> None:
     assert "3 tasks of 2 clients ended with a message of failure, a text of at most 1,540 characters" in text
 
 
+def test_what_became_of_the_answers_is_told(make_run: MakeRun) -> None:
+    run_dir = make_run()
+    passed_on = [{"name": "score", "messages": 35, "sources": 3, "receivers": 11}]
+    known = {"passed_on": passed_on, "held": [{"name": "head", "clients": 12}]}
+    text = text_of(with_card(run_dir, card(tensor("score", 3)) | known))
+    assert "serves single clients with tensors of their own: head of 12 clients." in text
+    assert "hidden in no average. Tensor Clients whose it was" in text
+    assert "score 3 35 11" in text
+    text = text_of(with_card(run_dir, card(tensor("score", 3)) | {"passed_on": [], "held": []}))
+    assert "the server holds no tensor that serves one client alone" in text
+    assert "No client got a tensor as another one had sent it." in text
+
+
+def test_a_card_of_an_older_run_does_not_claim_what_nobody_measured(make_run: MakeRun) -> None:
+    assert "What became of it" not in text_of(with_card(make_run(), card(tensor("score", 3))))
+
+
 def test_an_unfinished_run_tells_what_its_log_knows(make_run: MakeRun) -> None:
     run_dir = make_run()
     log = [
@@ -109,12 +126,14 @@ def test_a_run_of_which_nothing_was_noted_has_no_section(make_run: MakeRun) -> N
     assert "What left the clients" not in text_of(run_dir)
 
 
-@pytest.mark.parametrize("where", ["tensor", "number", "entry", "kept"])
+@pytest.mark.parametrize("where", ["tensor", "number", "entry", "kept", "passed_on", "held"])
 def test_names_that_clients_chose_are_text(make_run: MakeRun, where: str) -> None:
     evil = "<script>alert(1)</script>"
     row = {"name": evil, "low": None, "high": None, **COUNTS}
     changes = {"number": {"numbers": [row]}, "entry": {"entries": [row]}}.get(where, {})
     tensors = [tensor(evil, 2)] if where == "tensor" else []
     privacy = card(*tensors, kept=(evil,) if where == "kept" else (), **changes)
+    if where in ("passed_on", "held"):
+        privacy[where] = [row | {"sources": 1, "receivers": 2}]
     html = write_report(with_card(make_run(), privacy)).read_text(encoding="utf-8")
     assert "<script" not in html and "&lt;script&gt;" in html

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedpref.errors import CheckpointError, StorageError
@@ -71,3 +72,45 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     (tmp_path / "clients.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(StorageError, match="cannot be kept there"):
         ClientStore(tmp_path / "clients.db")
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+def test_after_forgetting_each_client_has_its_newest_state_alone(tmp_path: Path, is_reopened: bool) -> None:
+    store = ClientStore(tmp_path / "clients.db")
+    rng = np.random.default_rng(0)
+    for step in range(6):  # clients write several times between two marks, once, or never
+        for client in rng.integers(0, 8, size=10).tolist():
+            store.put(client, f"{client}/{step}/{rng.integers(1000)}".encode())
+        mark = store.mark()
+        newest = list(store.clients())
+        store.put(int(rng.integers(8)), b"after the mark")
+        if is_reopened:  # the new process does not know what was forgotten
+            store.close()
+            store = ClientStore(tmp_path / "clients.db")
+        store.forget_before(mark)
+        rows = store._database.execute(
+            "SELECT client, state FROM states WHERE moment <= ? ORDER BY client", (mark,)
+        )
+        assert rows.fetchall() == newest
+
+
+def test_forgetting_takes_steps_for_new_states_and_not_for_clients() -> None:
+    def steps(num_clients: int) -> int:
+        store, count = ClientStore(), 0
+        for client in range(num_clients):
+            store.put(client, b"state")
+        store.forget_before(store.mark())
+        for client in range(50):
+            store.put(client, b"newer")
+        mark = store.mark()
+
+        def tick() -> int:
+            nonlocal count
+            count += 1
+            return 0
+
+        store._database.set_progress_handler(tick, 10)  # every ten steps of SQLite's machine
+        store.forget_before(mark)
+        return count
+
+    assert steps(4000) < 2 * steps(200)
