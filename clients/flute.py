@@ -21,7 +21,7 @@ from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, epochs_and_rest
 from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
-from fedpref.objectives.low_rank import Factors, Phase, descended, phases_within
+from fedpref.objectives.low_rank import Factors, Phase, descended, descent_flops, phases_within
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["Flute"]
@@ -116,6 +116,10 @@ class Flute:
         vector = self._factors(weights).vector.astype(np.float32)
         write_head(folder, {"score.weight": vector[None]}, self.backbone)
 
+    def span(self, weights: Weights) -> np.ndarray:
+        """The representation: all heads lie in its span, shape (H, k)."""
+        return weights[_REPRESENTATION]
+
     def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
         """The weights, the head after ``final_steps`` on the client's pairs; as they are without pairs."""
         if shard is None or len(shard.pairs) == 0 or self.final_steps == 0:
@@ -152,7 +156,7 @@ class Flute:
             **reported_loss("loss_after", differences @ found.factors.vector),
             "steps_done": float(steps - found.skipped),
             "skipped_steps": float(found.skipped),
-            "flops": self._flops(found.seen_pairs, len(shard.pairs), steps),
+            "flops": descent_flops(self.backbone.dim, self.rank, found.seen_pairs, len(shard.pairs), steps),
         }
         weights = {
             _REPRESENTATION: found.factors.representation.astype(np.float32),
@@ -175,13 +179,7 @@ class Flute:
         seen_pairs = sum(epochs * num_pairs + rest for epochs, rest in cuts)
         rows = num_pairs + batch_size(num_pairs, self.batch_pairs)
         memory = 8.0 * (dim * rows + 4 * (dim + 1) * self.rank)
-        return Workload(self._flops(seen_pairs, num_pairs, sum(phases)), memory)
-
-    def _flops(self, seen_pairs: int, num_pairs: int, steps: int) -> float:
-        # A pair of a batch takes two products of length H, one of the shard two for its losses; a step takes
-        # B w, B^T g and g w^T, the losses B w twice. Two operations an entry.
-        dim = self.backbone.dim
-        return 4.0 * dim * (seen_pairs + num_pairs) + dim * self.rank * (6.0 * steps + 4.0)
+        return Workload(descent_flops(dim, self.rank, seen_pairs, num_pairs, sum(phases)), memory)
 
     def _factors(self, weights: Weights) -> Factors:
         shapes = {key: array.shape for key, array in weights.items()}

@@ -1,15 +1,18 @@
-"""FLUTE: one representation for everybody, a head for each client, and a server that keeps both in balance.
+"""FLUTE: one representation for everybody, a head for each client, and a server that edits what it keeps.
 
-The server averages the representation B and keeps the head that each client sent last; then it edits B and
-all heads together. So the heads leave the clients, unlike in FedRep, and an edited head travels down with B
-the next time its client works.
+The server averages the representation and keeps the head that each client sent last; then it edits. So the
+heads leave the clients, unlike in FedRep, and an edited head travels down with the representation the next
+time its client works. The head says what is edited: with one row the client's model is linear, and the
+representation and all heads are balanced together; with a row for each answer it is a classifier, and the
+rows of each one that came are drawn apart.
 
 Source: Liu et al. 2024, "Federated Representation Learning in the Under-Parameterized Regime" (FLUTE),
-arXiv:2406.04596, the linear variant; its constants are ours. The SVD step is ours too.
+arXiv:2406.04596; the constants of the linear variant and the SVD step are ours.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,14 +20,21 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
-from fedpref.maths.flute import balance_defect, balanced_factors, balanced_step, stable_rate
+from fedpref.maths.flute import (
+    balance_defect,
+    balanced_factors,
+    balanced_step,
+    collapse_defect,
+    collapse_gradient,
+    stable_rate,
+)
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.global_model import GlobalModel, Share
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Task, Update, Weights
 
 __all__ = ["Flute", "FluteState"]
 
-_REPRESENTATION, _HEAD = "representation.weight", "head.weight"
+_REPRESENTATION, _HEAD, _OF_HEADS = "representation.weight", "head.weight", "head."
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +43,7 @@ class FluteState:
 
     Attributes:
         shared: all weights but the head, and what the combine remembers.
-        heads: ``head.weight`` of all clients, stacked along the first axis; empty if there is no such key.
+        heads: the ``head.`` keys of all clients, stacked along the first axis; empty if there are none.
         has_trained: shape (num_clients,), bool; the other clients' heads are the initial one.
     """
 
@@ -44,24 +54,27 @@ class FluteState:
 
 @dataclass(frozen=True)
 class Flute:
-    """FedAvg of all weights but ``head.weight``, which stays each client's own, and a balance step.
+    """FedAvg of all weights but those under ``head.``, which stay each client's own, and a step on them.
 
-    Without any server step (``balance=0``, ``server_svd=false``) it takes the weights of any client rule; a
-    rule without ``head.weight`` then has nothing of its own, and the strategy is FedAvg.
+    Without a step on linear heads (``balance=0``, ``server_svd=false``) it takes the weights of any client
+    rule; one without ``head.weight`` then has nothing of its own, and the strategy is FedAvg.
 
     Attributes:
         cohort_size: clients a round; None is everybody.
         share: weight of a client: its "pairs", their square root "sqrt", or equal "clients".
         server_lr: step along the combined delta; 1 is plain averaging.
         combine: how the deltas become one.
-        balance: a step on ``|B^T B - W W^T|_F^2`` after each round, over the heads of all clients that have
-            trained, as a share of the largest curvature, so that it is stable for any number of clients; 0
-            is no step.
-        server_svd: replace (B, W) by the balanced factors of the SVD of B W after each round; needs as many
-            trained clients as the rank.
+        balance: for heads of one row: a step on ``|B^T B - W W^T|_F^2`` after each round, over the heads of
+            all clients that have trained, as a share of the largest curvature, so that it is stable for any
+            number of clients; 0 is no step.
+        server_svd: for heads of one row: replace (B, W) by the balanced factors of the SVD of B W after each
+            round; needs as many trained clients as the rank.
+        collapse_lr: for heads of several rows: a gradient step on the mean distance from neural collapse,
+            NC(W), over the heads that came in a round; biases and representation stay. 0 is no step.
 
     Raises:
-        ConfigurationError: the balance is not in [0, 1/2), from where on the step diverges.
+        ConfigurationError: the balance is not in [0, 1/2), from where on the step diverges, or the other step
+            is negative.
     """
 
     cohort_size: int | None = None
@@ -70,10 +83,15 @@ class Flute:
     combine: Combine = field(default_factory=WeightedMean)
     balance: float = 0.1
     server_svd: bool = False
+    collapse_lr: float = 0.5
 
     def __post_init__(self) -> None:
         if not 0 <= self.balance < 0.5:
             raise ConfigurationError(f"strategy.balance={self.balance} must be in [0, 0.5)")
+        if not 0 <= self.collapse_lr < math.inf:
+            raise ConfigurationError(
+                f"strategy.collapse_lr={self.collapse_lr} must be 0 or above, and finite"
+            )
         _ = self.average  # its checks are ours
 
     @property
@@ -93,11 +111,16 @@ class Flute:
         if (self.balance > 0 or self.server_svd) and not {_REPRESENTATION, _HEAD} <= model.keys():
             raise ConfigurationError(
                 f"strategy.balance={self.balance}: {_REPRESENTATION} and {_HEAD} are to be balanced, but the "
-                f"client rule trains {', '.join(sorted(model))}; choose client=flute, or strategy.balance=0 "
-                "strategy.server_svd=false"
+                f"client rule trains {', '.join(sorted(model))}; choose client=flute or flute_selector, "
+                "or strategy.balance=0 strategy.server_svd=false"
+            )
+        if self.server_svd and len(model[_HEAD]) > 1:
+            raise ConfigurationError(
+                f"strategy.server_svd=true: heads of {len(model[_HEAD])} rows are no linear models; choose "
+                "client=flute, or strategy.server_svd=false"
             )
         shared = self.average.init(lambda *address: _shared(fresh(*address)), clients, horizon, rng)
-        heads = {key: np.stack([model[key]] * len(clients)) for key in model if key == _HEAD}
+        heads = {key: np.stack([model[key]] * len(clients)) for key in model if key.startswith(_OF_HEADS)}
         return FluteState(shared, heads, np.zeros(len(clients), bool))
 
     def plan(
@@ -113,7 +136,8 @@ class Flute:
     ) -> Fold:
         """Average what is shared, keep the heads that came, then edit both; nothing moves without an answer.
 
-        Metrics: ``balance_defect``, ``|B^T B - W W^T|_F`` relative to ``|B^T B|_F + |W W^T|_F``.
+        Metrics, after the edit: of linear models ``balance_defect``, ``|B^T B - W W^T|_F`` relative to
+        ``|B^T B|_F + |W W^T|_F``; of classifiers ``collapse_defect``, the mean NC of the heads that came.
         """
         trained = [
             arrival.update
@@ -123,7 +147,9 @@ class Flute:
         fold = self.average.fold(state.shared, [_without_head(arrival) for arrival in arrivals], clock_s, rng)
         if not trained:
             return Fold(replace(state, shared=fold.state), fold.updated, metrics=fold.metrics)
-        edited, defect = self._edited(_with_heads(state, fold.state, trained))
+        edited, defect = self._edited(
+            _with_heads(state, fold.state, trained), [update.client_id for update in trained]
+        )
         return Fold(edited, fold.updated, metrics={**fold.metrics, **defect})
 
     def models(self, state: FluteState) -> Mapping[str, Weights]:
@@ -137,10 +163,15 @@ class Flute:
         has_head = client_id is not None and state.has_trained[client_id]
         return [_weights_of(state, client_id if has_head else None)]
 
-    def _edited(self, state: FluteState) -> tuple[FluteState, Mapping[str, float]]:
-        """After the server's steps, in float64, on the heads of the clients that have trained."""
-        if _REPRESENTATION not in state.shared.weights or _HEAD not in state.heads:
+    def _edited(self, state: FluteState, came: Sequence[ClientId]) -> tuple[FluteState, Mapping[str, float]]:
+        """After the server's steps, in float64: on all linear heads, or on the classifiers that ``came``."""
+        if _HEAD not in state.heads:
             return state, {}
+        if state.heads[_HEAD].shape[1] > 1:
+            return self._drawn_apart(state, came)
+        return self._balanced(state) if _REPRESENTATION in state.shared.weights else (state, {})
+
+    def _balanced(self, state: FluteState) -> tuple[FluteState, Mapping[str, float]]:
         rows = np.flatnonzero(state.has_trained)
         stacked = state.heads[_HEAD]
         representation = state.shared.weights[_REPRESENTATION].astype(np.float64)
@@ -152,15 +183,29 @@ class Flute:
             representation, heads = balanced_factors(representation, heads)
         size = sum(np.linalg.norm(factor.T @ factor) for factor in (representation, heads))
         defect = np.linalg.norm(balance_defect(representation, heads)) / size if size > 0 else 0.0
-        stacked = stacked.copy()
-        stacked[rows] = heads.reshape(stacked[rows].shape).astype(np.float32)
         weights = {**state.shared.weights, _REPRESENTATION: representation.astype(np.float32)}
         shared = replace(state.shared, weights=weights)
-        return replace(state, shared=shared, heads={_HEAD: stacked}), {"balance_defect": float(defect)}
+        edited = _with_rows(state.heads, rows, heads.reshape(stacked[rows].shape))
+        return replace(state, shared=shared, heads=edited), {"balance_defect": float(defect)}
+
+    def _drawn_apart(
+        self, state: FluteState, came: Sequence[ClientId]
+    ) -> tuple[FluteState, Mapping[str, float]]:
+        rate, heads = self.collapse_lr / len(came), state.heads[_HEAD][list(came)].astype(np.float64)
+        if rate > 0:
+            heads = np.stack([head - rate * collapse_gradient(head) for head in heads])
+        defect = float(np.mean([collapse_defect(head) for head in heads]))
+        return replace(state, heads=_with_rows(state.heads, came, heads)), {"collapse_defect": defect}
+
+
+def _with_rows(heads: Weights, clients: Sequence[ClientId] | np.ndarray, edited: np.ndarray) -> Weights:
+    stacked = heads[_HEAD].copy()
+    stacked[np.asarray(clients)] = edited.astype(np.float32)
+    return {**heads, _HEAD: stacked}
 
 
 def _shared(weights: Weights) -> Weights:
-    return {key: array for key, array in weights.items() if key != _HEAD}
+    return {key: array for key, array in weights.items() if not key.startswith(_OF_HEADS)}
 
 
 def _without_head(arrival: Arrival) -> Arrival:

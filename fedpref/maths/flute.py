@@ -1,19 +1,32 @@
-"""FLUTE's server steps: the factors of one low-rank model of all clients, balanced or made orthogonal.
+"""FLUTE's server steps: on the factors of one low-rank model of all clients, or on the rows of classifiers.
 
-The heads of all clients are the rows of one array ``heads`` (N, k), so that with W = heads^T the clients'
-linear models are the columns of ``B W``, shape (H, N). Neither step changes what ``B W`` means to first
-order (balance) or at all (SVD); they decide how its size is shared between the factors.
+The scalar heads of all clients are the rows of one array ``heads`` (N, k), so that with W = heads^T the
+clients' linear models are the columns of ``B W``, shape (H, N). Neither step on the factors changes what
+``B W`` means to first order (balance) or at all (SVD); they decide how its size is shared between them.
+
+A client's classifier has a row for each of C answers. Its step draws them apart, towards a regular simplex.
 
 Source: Liu et al. 2024, "Federated Representation Learning in the Under-Parameterized Regime" (FLUTE),
-arXiv:2406.04596. The regulariser is the balance term of two-factor matrix sensing: Tu et al. 2016,
-arXiv:1507.03566, equation 3. The SVD step is ours.
+arXiv:2406.04596. The regulariser of factors is the balance term of two-factor matrix sensing: Tu et al. 2016,
+arXiv:1507.03566, equation 3; that of classifiers is neural collapse: Papyan et al. 2020, arXiv:2008.08186.
+The SVD step is ours.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["balance_defect", "balanced_factors", "balanced_step", "stable_rate"]
+__all__ = [
+    "balance_defect",
+    "balanced_factors",
+    "balanced_step",
+    "collapse_defect",
+    "collapse_gradient",
+    "stable_rate",
+]
+
+_RESOLUTION = 1e-7
+"""A defect below it is the rounding of float32 weights."""
 
 
 def balance_defect(representation: np.ndarray, heads: np.ndarray) -> np.ndarray:
@@ -69,3 +82,43 @@ def balanced_factors(representation: np.ndarray, heads: np.ndarray) -> tuple[np.
         return representation, heads
     roots = np.sqrt(sizes)
     return basis_b @ left * roots, basis_w @ right.T * roots
+
+
+def collapse_defect(rows: np.ndarray) -> float:
+    """``NC(W) = |W W^T / |W W^T|_F - T|_F``, T = (I - 11^T/C) / sqrt(C - 1): 0 for a regular simplex.
+
+    The size of W does not count. It is 0 for a W of zeros, which has no shape.
+
+    Args:
+        rows: W, shape (C, k), a row for each of at least two answers; two of them should be opposite.
+    """
+    shape = _shape_of(rows)
+    return 0.0 if shape is None else float(np.linalg.norm(shape - _simplex(len(rows))))
+
+
+def collapse_gradient(rows: np.ndarray) -> np.ndarray:
+    """Gradient of NC, shape (C, k); zeros where it is zero, or not defined.
+
+    With M = W W^T / |W W^T|_F it is ``2 (<T, M> M - T) W / (|W W^T|_F NC)``, orthogonal to W.
+
+    Args:
+        rows: W, as in ``collapse_defect``.
+    """
+    shape, defect = _shape_of(rows), collapse_defect(rows)
+    if shape is None or defect < _RESOLUTION:
+        return np.zeros_like(rows)
+    simplex = _simplex(len(rows))
+    along = np.sum(simplex * shape) * shape - simplex
+    gradient: np.ndarray = 2 * along @ rows / (np.linalg.norm(rows @ rows.T) * defect)
+    return gradient
+
+
+def _shape_of(rows: np.ndarray) -> np.ndarray | None:
+    gram = rows @ rows.T
+    size = np.linalg.norm(gram)
+    return gram / size if size > 0 else None
+
+
+def _simplex(num_answers: int) -> np.ndarray:
+    simplex: np.ndarray = (np.eye(num_answers) - 1 / num_answers) / np.sqrt(num_answers - 1)
+    return simplex
