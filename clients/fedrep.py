@@ -22,7 +22,7 @@ from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workl
 
 __all__ = ["FedRep"]
 
-_HEAD = "head.weight"
+_REPRESENTATION, _HEAD = "representation.weight", "head.weight"
 
 
 @dataclass(frozen=True)
@@ -87,6 +87,10 @@ class FedRep:
     def export(self, weights: Weights, folder: Path) -> None:
         """Write ``representation.weight``, with the identity of its features."""
         write_head(folder, weights, self.backbone)
+
+    def span(self, weights: Weights) -> np.ndarray:
+        """The representation: all heads lie in its span, shape (H, k)."""
+        return weights[_REPRESENTATION]
 
     def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
         """The representation with the client's head, after ``final_steps`` on its pairs."""

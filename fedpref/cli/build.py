@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 CHEAP = ("data", "partition", "split", "combine", "executor", "fleet", "limits")
+EVALUATION = ("every", "every_s", "few_shot_resamples")
 GIVEN = "fedpref.models.given.Given"
 SYNTHETIC = "fedpref.data.synthetic.Synthetic"
 FLOWER = "flwr."
@@ -54,14 +55,15 @@ def check_config(config: Mapping[str, Any], allow: Sequence[str] = ()) -> None:
         ):
             null = " or null" if may_be_null else ""
             raise ConfigurationError(f"{name}={value!r:.80} must be a number of virtual seconds{null}")
-    for node, known in (("checkpoint", ("every", "keep")), ("evaluation", ("every", "every_s"))):
+    for node, known in (("checkpoint", ("every", "keep")), ("evaluation", EVALUATION)):
         for name, value in config[node].items():
             if name not in known:
                 raise ConfigurationError(f"unknown option '{node}.{name}'; there are {', '.join(known)}")
             if name == "every_s":
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ConfigurationError(f"{node}.{name}={value!r:.80} must be an integer, at least 1")
+            least = 0 if name == "few_shot_resamples" else 1
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ConfigurationError(f"{node}.{name}={value!r:.80} must be an integer, at least {least}")
     allowed = (*ALLOWED, *allow)
     for node, role in _roles(config["data"]).items():
         check_role(
@@ -123,6 +125,7 @@ def federation_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Fed
         limits=limits,
         evaluate_every=config["evaluation"]["every"],
         evaluate_every_s=config["evaluation"]["every_s"],
+        few_shot_resamples=config["evaluation"]["few_shot_resamples"],
         checkpoint_every=config["checkpoint"]["every"],
         checkpoint_keep=config["checkpoint"]["keep"],
         max_wait_s=config["max_wait_s"],

@@ -48,6 +48,13 @@ def evaluate_run(
     population, rng = Population(shards, people), generator(run.seed, "eval")
     with clients_states(run) as kept:
         result = evaluate(run.rule, run.strategy, run.state, population, rng, kept)
+    strangers = sum(user.client_id is None for user in result.users)
+    notes = list(rows.notes)
+    if strangers and isinstance(run.rule, Personal):
+        notes.append(
+            f"Newcomers, {strangers}, have shown no pairs: they get what the population's prior gives; "
+            "fedpref adapt fits them a part of their own."
+        )
     return {
         **result.aggregate,
         "run": str(run.path),
@@ -55,9 +62,9 @@ def evaluate_run(
         "round": run.round,
         "num_pairs": sum(user.num_pairs for user in result.users),
         "known_clients": sum(user.client_id is not None for user in result.users),
-        "newcomers": sum(user.client_id is None for user in result.users),
+        "newcomers": strangers,
         "users": [user.as_row() for user in result.users],
-        "notes": [*rows.notes, *run.warnings],
+        "notes": [*notes, *run.warnings],
     }
 
 

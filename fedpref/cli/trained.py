@@ -12,7 +12,7 @@ from fedpref.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fedpref.evaluation.answers import Kept
-    from fedpref.types import ClientRule, ClientState, Shard, Strategy
+    from fedpref.types import ClientId, ClientRule, ClientState, Shard, Strategy
 
 __all__ = ["TrainedRun", "clients_states", "load_run", "training_shards"]
 
@@ -33,7 +33,8 @@ class TrainedRun:
         rule: turns models and pairs into margins.
         state: the strategy's state in the checkpoint.
         config: its configuration.
-        exchange: what the checkpoint says of the exchange with the clients.
+        store_mark: up to where the clients' store belongs to the checkpoint.
+        acknowledged: number of the last accepted task of each client that has one.
         warnings: newer checkpoints that are damaged, rounds that are still to come; one sentence each.
     """
 
@@ -45,7 +46,8 @@ class TrainedRun:
     rule: ClientRule
     state: Any
     config: Mapping[str, Any]
-    exchange: Mapping[str, Any]
+    store_mark: int
+    acknowledged: Mapping[ClientId, int]
     warnings: Sequence[str]
 
 
@@ -68,6 +70,8 @@ def load_run(directory: Path, allow: Sequence[str] = (), reads_text: bool = True
     from fedpref.cli.compose import plain
     from fedpref.federation import checkpoint
     from fedpref.federation.run import restored_state
+    from fedpref.flower.exchange import acknowledged_in
+    from fedpref.flower.timed import below
     from fedpref.report.runs import read_run
     from fedpref.types import Pairs, Population, Shard
 
@@ -97,7 +101,8 @@ def load_run(directory: Path, allow: Sequence[str] = (), reads_text: bool = True
         rule=rule_from(config, backbone_from(config, population, allow), allow),
         state=restored_state(strategy, found),
         config=config,
-        exchange=found.tree["rounds"]["exchange"],
+        store_mark=found.tree["rounds"]["exchange"]["grid"]["kept"],
+        acknowledged=acknowledged_in(below("rounds/", found.arrays)),
         warnings=warnings,
     )
 
@@ -139,14 +144,13 @@ def clients_states(run: TrainedRun) -> Iterator[Kept]:
     if not isinstance(run.rule, Personal) or not (run.path / _STATES).exists():
         yield nothing_kept
         return
-    mark, acknowledged = run.exchange["grid"]["kept"], run.exchange["acknowledged"]
 
     def kept(client_id: int) -> ClientState:
-        state = store.get(client_id, mark)
+        state = store.get(client_id, run.store_mark)
         if state is None:
             return nothing_kept(client_id)
         records = _shim.records_from_bytes(state)
-        return settle(records, acknowledged.get(str(client_id), NOT_ACKNOWLEDGED))
+        return settle(records, run.acknowledged.get(client_id, NOT_ACKNOWLEDGED))
 
     with contextlib.closing(ClientStore(run.path / _STATES)) as store:
         yield kept

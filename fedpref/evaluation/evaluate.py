@@ -26,6 +26,7 @@ from fedpref.evaluation.groups import (
     normalised_mutual_information,
 )
 from fedpref.evaluation.personal import effects
+from fedpref.evaluation.span import SpanRecovery, recovered_span
 from fedpref.types import ClientId, ClientRule, Population, Strategy, Weights
 
 __all__ = ["Evaluation", "UserScore", "evaluate", "model_agreement"]
@@ -74,13 +75,16 @@ class Evaluation:
             truth is known ``worst_group``, ``oracle`` and ``regret``, as means over users; for a selector
             ``position_bias`` and ``position_bias_sd`` (logits) and ``order_consistency`` of what is served,
             where several models vote of their mean logit; for groups against the truth ``ari``, ``nmi``;
-            for a personal rule ``shared_accuracy``, ``personal_gain`` and ``harmed`` (see ``personal``).
+            for a personal rule ``shared_accuracy``, ``personal_gain`` and ``harmed`` (see ``personal``);
+            ``span_recovery`` where ``span`` is known.
         groups: group of every client that the strategy put in one; None if it knows no groups.
+        span: the shared span against true tastes, if the rule has one and they are known.
     """
 
     users: Sequence[UserScore]
     aggregate: Mapping[str, float]
     groups: Mapping[ClientId, int] | None = None
+    span: SpanRecovery | None = None
 
 
 def evaluate(
@@ -130,7 +134,10 @@ def evaluate(
     aggregate |= effects([own for own, _ in both], [without for _, without in both])
     if groups is not None:
         aggregate |= _match_with_truth(groups, population)
-    return Evaluation(tuple(users), aggregate, groups)
+    span = recovered_span(rule, strategy, state, population)
+    if span is not None:
+        aggregate["span_recovery"] = span.held
+    return Evaluation(tuple(users), aggregate, groups, span)
 
 
 def model_agreement(rule: ClientRule, models: Mapping[str, Weights], population: Population) -> Agreement:

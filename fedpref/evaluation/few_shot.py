@@ -19,7 +19,7 @@ from fedpref.evaluation.personal import HARM, shared_accuracies
 from fedpref.seeds import generator
 from fedpref.types import ClientRule, ClientState, Personal, Population, Shard, Strategy, Weights
 
-__all__ = ["LEAST_GAIN", "SHOT_COUNTS", "FewShotCurve", "Point", "few_shot", "newcomers"]
+__all__ = ["LEAST_GAIN", "SHOT_COUNTS", "FewShotCurve", "Point", "curve_of", "few_shot", "newcomers"]
 
 SHOT_COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 """Pairs shown, of one newcomer."""
@@ -66,6 +66,7 @@ class FewShotCurve:
         accuracies: mean over the resamples, shape (num_counts, num_people).
         reference: accuracy of the model without adaptation that is to be beaten, shape (num_people,).
         points: means and intervals, one a number of shots.
+        resamples: shuffles of each person's shots.
     """
 
     names: Sequence[str]
@@ -73,6 +74,7 @@ class FewShotCurve:
     accuracies: np.ndarray
     reference: np.ndarray
     points: Sequence[Point]
+    resamples: int
 
     @property
     def k_star(self) -> int | None:
@@ -83,10 +85,11 @@ class FewShotCurve:
         return None
 
     def as_json(self) -> dict[str, Any]:
-        """Plain data: the points, ``k_star``, and one row of accuracies a person."""
+        """Plain data: the points, ``k_star``, ``resamples``, and one row of accuracies a person."""
         return {
             "k_star": self.k_star,
             "reference": float(self.reference.mean()),
+            "resamples": self.resamples,
             "points": [{key: v for key, v in vars(point).items() if v is not None} for point in self.points],
             "people": [
                 {"name": name, "reference": float(reference), "accuracies": own.tolist()}
@@ -156,10 +159,31 @@ def few_shot(
         ],
         axis=1,
     )
-    rng = generator(seed, "few_shot", "bootstrap")
-    points = [_point(count, row, reference, rng) for count, row in zip(counts, accuracies, strict=True)]
     names = [population.held_out[index].name for index in people]
-    return FewShotCurve(names, counts, accuracies, reference, points)
+    rng = generator(seed, "few_shot", "bootstrap")
+    return curve_of(names, counts, accuracies, reference, resamples, rng)
+
+
+def curve_of(
+    names: Sequence[str],
+    shots: Sequence[int],
+    accuracies: np.ndarray,
+    reference: np.ndarray,
+    resamples: int,
+    rng: np.random.Generator,
+) -> FewShotCurve:
+    """The curve of accuracies that are known, as of the newcomers of several runs together.
+
+    Args:
+        names: the newcomers, at least one.
+        shots: pairs shown, ascending.
+        accuracies: shape (num_counts, num_people).
+        reference: what is to be beaten, shape (num_people,).
+        resamples: how many shuffles each accuracy is a mean of.
+        rng: the draws of the bootstrap.
+    """
+    points = [_point(count, row, reference, rng) for count, row in zip(shots, accuracies, strict=True)]
+    return FewShotCurve(names, shots, accuracies, reference, points, resamples)
 
 
 def _person(

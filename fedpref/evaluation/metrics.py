@@ -19,6 +19,7 @@ __all__ = [
     "correctness",
     "gini",
     "log_loss",
+    "main_directions",
     "order_consistency",
     "position_bias",
     "principal_angles",
@@ -201,7 +202,7 @@ def principal_angles(found: np.ndarray, true: np.ndarray) -> np.ndarray:
 
     Source: Björck and Golub 1973, with the sines for small angles, as they advise.
     """
-    first, second = _basis(found), _basis(true)
+    first, second = main_directions(found), main_directions(true)
     if len(first) != len(second) or 0 in (first.shape[1], second.shape[1]):
         raise ValueError(f"no angles between spans of shapes {first.shape} and {second.shape}")
     if first.shape[1] < second.shape[1]:
@@ -213,20 +214,30 @@ def principal_angles(found: np.ndarray, true: np.ndarray) -> np.ndarray:
 
 
 def span_recovery(found: np.ndarray, true: np.ndarray) -> float:
-    """Share of the true span that lies in the found one, in [0, 1].
+    """Share of the true columns that lies in the found span, in [0, 1]: of the sum of their squared lengths.
 
-    The mean squared cosine of the principal angles over the dimensions of the true span: num_found / dim
-    for a random span, 1 for one that holds all of it.
+    For orthonormal true columns it is the mean squared cosine of the principal angles; num_found / dim for a
+    random span, 1 for one that holds all of them.
 
     Args:
         found: columns, shape (dim, num_found).
         true: columns, shape (dim, num_true).
 
     Raises:
-        ValueError: as :func:`principal_angles`.
+        ValueError: the dimensions differ, or all columns of one are zero.
     """
-    cosines = np.cos(principal_angles(found, true))
-    return float((cosines**2).sum() / _basis(true).shape[1])
+    basis = main_directions(found)
+    total = float((true**2).sum())
+    if len(basis) != len(true) or basis.shape[1] == 0 or total == 0.0:
+        raise ValueError(f"no span of shape {found.shape} to recover {true.shape}")
+    return float(((basis.T @ true) ** 2).sum()) / total
+
+
+def main_directions(columns: np.ndarray) -> np.ndarray:
+    """Orthonormal columns with the same span, the direction that holds most of the columns first."""
+    left, values, _ = np.linalg.svd(np.asarray(columns, dtype=np.float64), full_matrices=False)
+    least = values.max(initial=0.0) * max(columns.shape) * np.finfo(np.float64).eps
+    return np.asarray(left[:, values > least])
 
 
 def bootstrap_interval(
@@ -267,13 +278,6 @@ def _expected(if_chosen: np.ndarray, if_rejected: np.ndarray, p_chosen: np.ndarr
         return if_chosen
     _check_shape(if_chosen, p_chosen)
     return np.asarray(p_chosen * if_chosen + (1.0 - p_chosen) * if_rejected)
-
-
-def _basis(columns: np.ndarray) -> np.ndarray:
-    """Orthonormal columns with the same span."""
-    left, values, _ = np.linalg.svd(np.asarray(columns, dtype=np.float64), full_matrices=False)
-    least = values.max(initial=0.0) * max(columns.shape) * np.finfo(np.float64).eps
-    return np.asarray(left[:, values > least])
 
 
 def _sigmoid(margins: np.ndarray) -> np.ndarray:

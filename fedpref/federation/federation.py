@@ -15,6 +15,7 @@ from fedpref.flower.fence import streams_kept
 from fedpref.flower.pace import foresight
 from fedpref.flower.rounds import Rounds, fresh_from
 from fedpref.flower.validation import ReplyLimits
+from fedpref.lazy import LazySequence
 from fedpref.report.rundir import RunDirectory
 from fedpref.seeds import generator
 from fedpref.simulation.client_store import ClientStore
@@ -23,7 +24,7 @@ from fedpref.simulation.executor import Executor
 from fedpref.simulation.fleet import Fleet
 from fedpref.simulation.grid import VirtualGrid
 from fedpref.simulation.inline import Inline
-from fedpref.types import ClientRule, Pairs, Plan, Population, Strategy
+from fedpref.types import ClientRule, Pairs, Plan, Population, Shard, Strategy
 
 __all__ = ["Federation"]
 
@@ -52,6 +53,8 @@ class Federation:
         limits: what a reply may look like.
         evaluate_every: versions between two evaluations.
         evaluate_every_s: virtual seconds between two evaluations, instead of versions; None counts versions.
+        few_shot_resamples: shuffles of what each unseen person shows, once the run is at its end, where there
+            are such people and clients have personal parts; 0 leaves the few-shot curve out.
         checkpoint_every: versions between two checkpoints.
         checkpoint_keep: newest checkpoints kept.
         max_wait_s: virtual seconds for which nobody may be online before the run ends.
@@ -70,6 +73,7 @@ class Federation:
     limits: ReplyLimits = field(default_factory=ReplyLimits)
     evaluate_every: int = 1
     evaluate_every_s: float | None = None
+    few_shot_resamples: int = 10
     checkpoint_every: int = 5
     checkpoint_keep: int = 2
     max_wait_s: float = 7 * 86400.0
@@ -85,16 +89,26 @@ class Federation:
                 raise ConfigurationError(f"{key}={getattr(self, name)} must be at least 1")
         if self.evaluate_every_s is not None and not self.evaluate_every_s > 0:
             raise ConfigurationError(f"evaluation.every_s={self.evaluate_every_s} must be above 0, or null")
+        if self.few_shot_resamples < 0:
+            raise ConfigurationError(
+                f"evaluation.few_shot_resamples={self.few_shot_resamples} must be at least 0"
+            )
         if not self.max_wait_s >= 0:
             raise ConfigurationError(f"max_wait_s={self.max_wait_s} must be 0 or more")
         if len(self.population.shards) == 0:
             raise ConfigurationError("the population has no clients")
-        for shard in self.population.shards:
+        for shard in self.made_shards:
             if len(shard.pairs) == 0:
                 raise ConfigurationError(
                     f"client {shard.client_id} ({shard.name}) has no training pairs; "
                     "leave it out, or give it pairs"
                 )
+
+    @property
+    def made_shards(self) -> Sequence[Shard]:
+        """The shards that are there already: all, or none where they are made when they are needed."""
+        shards = self.population.shards
+        return () if isinstance(shards, LazySequence) else shards
 
     def rehearse(self) -> None:
         """Let strategy, rule and devices refuse each other, and the population, before anything is written.
@@ -131,7 +145,8 @@ class Federation:
     def start(self, grid: VirtualGrid) -> Rounds:
         """The federation before its first round."""
         shards = self.population.shards
-        exchange = Exchange(grid, grid.nodes, self.seed, self.limits, [len(shard.pairs) for shard in shards])
+        sizes = LazySequence(len(shards), lambda client: len(shards[client].pairs))
+        exchange = Exchange(grid, grid.nodes, self.seed, self.limits, sizes)
         fresh = fresh_from(self.rule, self.seed)
         clients = range(len(shards))
         return Rounds(
@@ -158,7 +173,7 @@ class Federation:
         """
         if isinstance(self.rule, Warmable):  # before the workers start: they read what is kept then
             asked = [held_out.pairs for held_out in self.population.held_out]
-            self.rule.warm([*(shard.pairs for shard in self.population.shards), *asked])
+            self.rule.warm([*(shard.pairs for shard in self.made_shards), *asked])
         # Every use of the global random streams inside is seeded at an address of its own.
         with streams_kept(), self.grid(directory) as grid:
             return Run(self, grid, self.start(grid), directory, on_round).to_the_end(resume)

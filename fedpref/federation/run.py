@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fedpref.evaluation.evaluate import Evaluation, evaluate, model_agreement
+from fedpref.evaluation.few_shot import FewShotCurve, few_shot, newcomers
 from fedpref.evaluation.groups import Agreement, Grouping
 from fedpref.federation import checkpoint
 from fedpref.federation.plain import from_plain, state_classes, to_plain
 from fedpref.federation.privacy import privacy_card
 from fedpref.flower.rounds import FailedRoundError, RoundOutcome, Rounds
+from fedpref.flower.timed import below
 from fedpref.maths.weights import digest, norm
 from fedpref.report.devices import utilisation
 from fedpref.report.rundir import RunDirectory
 from fedpref.seeds import generator
 from fedpref.simulation.fleet import Devices, timing
 from fedpref.simulation.grid import VirtualGrid
-from fedpref.types import Arrival, Strategy, Weights
+from fedpref.types import Arrival, Personal, Strategy, Weights
 
 if TYPE_CHECKING:
     from fedpref.federation.federation import Federation
@@ -41,6 +43,8 @@ class Result:
         evaluation: accuracy of every held-out set.
         history: one record a round, as in ``metrics.jsonl``; rounds before a resume are in the file only.
         agreement: how often the models choose alike, if the strategy keeps several for groups of clients.
+        few_shot: how well unseen people adapt the finished model, if there are some and clients have
+            personal parts.
     """
 
     summary: Mapping[str, Any]
@@ -48,11 +52,12 @@ class Result:
     evaluation: Evaluation
     history: Sequence[Record]
     agreement: Agreement | None = None
+    few_shot: FewShotCurve | None = None
 
 
 def restored_state(strategy: Strategy[Any], found: checkpoint.Checkpoint) -> Any:
     """The strategy's state in a checkpoint."""
-    arrays = _below("state/", found.arrays)
+    arrays = below("state/", found.arrays)
     return from_plain(found.tree["state"], arrays, state_classes(strategy))
 
 
@@ -158,7 +163,7 @@ class Run:
     def _write_fleet(self, directory: RunDirectory) -> None:
         """Which device classes the clients have."""
         devices = self.grid.devices
-        owned = [devices.device(shard.client_id) for shard in self.federation.population.shards]
+        owned = [devices.device(client) for client in range(len(self.federation.population))]
         classes = {device.name: {"kind": device.kind, "power_w": device.power_w} for device in owned}
         directory.write_fleet(classes, [device.name for device in owned])
 
@@ -189,6 +194,8 @@ class Run:
             if evaluation.groups is not None:
                 clients = range(len(self.federation.population))
                 record["groups"] = [evaluation.groups.get(client) for client in clients]
+            if evaluation.span is not None:
+                record["span"] = evaluation.span.as_json()
         self.history.append(record)
         if self.directory is not None:
             self.directory.metrics.append(record)
@@ -211,7 +218,7 @@ class Run:
             "wall_s": self.wall_s,
             "retries": self.retries_before + self.grid.retries,
             "counts": self.counts,
-            "clients": [shard.name for shard in self.federation.population.shards],
+            "clients": [shard.name for shard in self.federation.made_shards],
         }
         arrays = {f"state/{name}": array for name, array in state_arrays.items()}
         arrays |= {f"rounds/{name}": array for name, array in round_arrays.items()}
@@ -228,7 +235,7 @@ class Run:
         found, warnings = checkpoint.latest(self.directory.path / "checkpoints")
         tree = found.tree
         self.rounds.restore(
-            restored_state(self.federation.strategy, found), tree["rounds"], _below("rounds/", found.arrays)
+            restored_state(self.federation.strategy, found), tree["rounds"], below("rounds/", found.arrays)
         )
         self.directory.truncate_to(tree["offsets"])
         self.counts = dict(tree["counts"])
@@ -240,7 +247,7 @@ class Run:
 
     def _finish(self, evaluation: Evaluation) -> Result:
         models = self.federation.strategy.models(self.rounds.state)
-        agreement = self._agreement(models)
+        agreement, few_shots = self._agreement(models), self._few_shots()
         traffic, num_clients = self.rounds.exchange.traffic, len(self.federation.population)
         summary = {
             **evaluation.aggregate,
@@ -259,11 +266,30 @@ class Run:
             "wall_s": self.wall_s,
             "weights_sha256": digest(models),
         }
+        if few_shots is not None:
+            summary["k_star"] = few_shots.k_star
         if self.directory is not None:
-            self.directory.write_privacy(privacy_card(self.rounds.exchange, self.grid.store))
+            self.directory.write_privacy(privacy_card(self.rounds, self.grid.store))
+            if few_shots is not None:
+                self.directory.write_few_shot(few_shots.as_json())
             rows = [user.as_row() for user in evaluation.users]
             self.directory.write_result(summary, rows, agreement.as_json() if agreement else None)
-        return Result(summary, models, evaluation, tuple(self.history), agreement)
+        return Result(summary, models, evaluation, tuple(self.history), agreement, few_shots)
+
+    def _few_shots(self) -> FewShotCurve | None:
+        """Off the clock, of the last state alone: a run that is resumed makes the same curve."""
+        federation = self.federation
+        resamples, people = federation.few_shot_resamples, newcomers(federation.population)
+        if resamples == 0 or not people or not isinstance(federation.rule, Personal):
+            return None
+        return few_shot(
+            federation.rule,
+            federation.strategy,
+            self.rounds.state,
+            federation.population,
+            federation.seed,
+            resamples=resamples,
+        )
 
     def _agreement(self, models: Mapping[str, Weights]) -> Agreement | None:
         federation = self.federation
@@ -304,8 +330,3 @@ def _device_record(devices: Devices, arrival: Arrival) -> dict[str, Any]:
 def _passed(before: float, now: float, every: float) -> bool:
     """True if a multiple of ``every`` lies in (before, now]; one step may pass several."""
     return now // every > before // every
-
-
-def _below(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Arrays whose name begins with ``prefix``, without it."""
-    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}

@@ -29,6 +29,10 @@ def cards_of(figures: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if "personal_gain" in figures:
         harmed = f"points over the shared model; {percent(figures['harmed'])} harmed"
         cards.append(("personal gain", signed_points(figures["personal_gain"]), harmed))
+    if "span_recovery" in figures:
+        cards.append(
+            ("shared directions", percent(figures["span_recovery"]), "of people's true tastes lie in them")
+        )
     if "ece" in figures:
         cards.append(("calibration error", percent(figures["ece"]), f"Brier {figures['brier']:.3f}"))
     if "order_consistency" in figures:

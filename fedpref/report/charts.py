@@ -6,7 +6,7 @@ Colours and fonts come from the style sheet through class names; a drawing unit 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -35,11 +35,15 @@ class Curve:
 
 @dataclass(frozen=True)
 class Level:
-    """A reference value with its name; ``style`` is its class."""
+    """A reference value; ``style`` is its class.
+
+    Its name stands at the start of its line or at the end; none where a legend has it.
+    """
 
     label: str
     value: float
     style: str = "level"
+    is_named_at_end: bool = False
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -67,11 +71,13 @@ def curves_chart(
     height: float = 300.0,
     y_range: tuple[float, float] | None = None,
     has_end_values: bool = True,
+    x_labels: Mapping[float, str] | None = None,
 ) -> str:
     """Lines over a common x axis that starts at 0; with ``has_end_values`` the last one stands beside it.
 
     Every curve has at least one point; those of more than 400 are thinned. ``x_is_whole`` keeps fractions
-    off the x axis, ``y_range`` is the y axis where it should not follow the values.
+    off the x axis, ``y_range`` is the y axis where it should not follow the values, ``x_labels`` the words
+    at places of the x axis where it is no scale of numbers.
     """
     curves = [_thinned(curve) for curve in curves]
     x_high = max(max(curve.xs) for curve in curves) or 1.0
@@ -79,13 +85,17 @@ def curves_chart(
     y_low, y_high = y_range or _padded([*values, *(level.value for level in levels)])
     frame = _Frame(0.0, x_high, y_low, y_high, width, height)
     x_ticks = [x for x in ticks(0.0, x_high, 6 if width > 500 else 3) if not x_is_whole or x == round(x)]
-    body = [_axes(frame, x_title, x_ticks, _number, y_format)]
+    if x_labels is None:
+        x_labels = {x: _number(x) for x in x_ticks}
+    body = [_axes(frame, x_title, list(x_labels), x_labels.__getitem__, y_format)]
     for level in levels:
         y = frame.y(level.value)
         body.append(
             f'<line class="{level.style}" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
         )
-        body.append(text(_LEFT + 6, y - 5, level.label, "note"))
+        x, style = (width - _RIGHT - 6, "note end") if level.is_named_at_end else (_LEFT + 6, "note")
+        if level.label:
+            body.append(text(x, y - 5, level.label, style))
     body += [_band(frame, curve) for curve in curves if curve.lows]
     body += [_line(frame, curve) for curve in curves]
     ends = _apart([frame.y(curve.ys[-1]) for curve in curves]) if has_end_values else []

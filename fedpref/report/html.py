@@ -10,12 +10,14 @@ from typing import Any
 
 from fedpref.report.cards import cards_of
 from fedpref.report.charts import Level, people_chart
+from fedpref.report.few_shot import few_shot_of
 from fedpref.report.gain import gain_of, signed_points
 from fedpref.report.groups import groups_of
 from fedpref.report.learning import tabs_of
 from fedpref.report.participation import participation_of
 from fedpref.report.privacy import privacy_of
 from fedpref.report.runs import Run, best_round, read_run
+from fedpref.report.span import span_of
 from fedpref.report.storage import write_text
 from fedpref.report.systems import systems_of
 from fedpref.report.units import human_bytes, human_joules, human_seconds, percent, percent_tick
@@ -67,6 +69,8 @@ def write_report(run_dir: Path) -> Path:
         systems=systems_of(run),
         participation=participation_of(run),
         gain=gain_of(run),
+        few_shot=few_shot_of(run),
+        span=span_of(run),
         privacy=privacy_of(run),
         **_extremes(run.users),
         codes=Counter(str(reply["code"]) for reply in run.clients).most_common(),

@@ -11,6 +11,7 @@ out/name/20261121T101500-3f9a1c2e-s0/
   users.json  summary.json                       the result: per held-out set, and in total
   privacy.json                                   what left the clients, what they keep
   agreement.json                                 where groups have models of their own: how alike they choose
+  few_shot.json                                  where people are unseen: how they adapt the finished model
 ```
 """
 
@@ -195,6 +196,14 @@ class RunDirectory:
             StorageError: the disk is full or not writable.
         """
         write_json(self.path / "privacy.json", card)
+
+    def write_few_shot(self, curve: Mapping[str, Any]) -> None:
+        """Keep how well unseen people adapt the finished model, for the report.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
+        write_json(self.path / "few_shot.json", curve)
 
     def write_result(
         self,

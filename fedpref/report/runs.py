@@ -32,6 +32,7 @@ class Run:
         agreement: names of the ``models`` and the ``shares`` on which they choose alike.
         summary: the final figures.
         privacy: what the clients ``sent`` and what they ``kept``.
+        few_shot: how well unseen people adapt the finished model, as ``FewShotCurve.as_json``.
         fleet: ``classes`` of devices by name, ``clients`` of each, ``devices``, the class of every client.
     """
 
@@ -48,6 +49,7 @@ class Run:
     summary: Mapping[str, Any]
     fleet: Mapping[str, Any]
     privacy: Mapping[str, Any]
+    few_shot: Mapping[str, Any]
 
     @property
     def evaluations(self) -> list[Mapping[str, Any]]:
@@ -96,6 +98,7 @@ def read_run(path: Path) -> Run:
         summary=_read_or(path / "summary.json", {}),
         fleet=_read_or(path / "fleet.json", {}),
         privacy=_read_or(path / "privacy.json", {}),
+        few_shot=_read_or(path / "few_shot.json", {}),
     )
 
 

@@ -106,6 +106,9 @@ def test_the_unseen_people_of_a_run_need_no_file(fedpref: Run, folder: Path) -> 
     assert fedpref("run", *tiny, "data.unseen=3", "name=personal", *toy)[0] == 0
     assert fedpref("run", *tiny, "name=global")[0] == 0
     run, other = (next((folder / "runs" / name).iterdir()) for name in ("personal", "global"))
+    kept = json.loads((run / "few_shot.json").read_text())
+    again = as_json(fedpref, "adapt", str(run), *ALLOW)
+    assert {key: again[key] for key in kept} == kept  # the curve that the run has made itself
     result = as_json(fedpref, "adapt", str(run), "--resamples", "1", *ALLOW)
     assert [point["shots"] for point in result["points"]] == [0, 1, 2, 5, 10, 20, 50, 100]
     assert [person["name"] for person in result["people"]] == [f"unseen-{i:03d}" for i in range(3)]

@@ -42,6 +42,7 @@ def test_a_wrong_word_is_named_with_its_mend(word: str, message: str) -> None:
         ("cohort_size=0", r"cohort_size=0 must be at least 1"),
         ("checkpoint.evry=1", r"unknown option 'checkpoint\.evry'"),
         ("evaluation.every=0", r"evaluation\.every=0 must be an integer, at least 1"),
+        ("evaluation.few_shot_resamples=-1", r"few_shot_resamples=-1 must be an integer, at least 0"),
         ("strategy._target_=flwr.serverapp.strategy.fedadam.np.save", "is not a class"),
         ("+strategy.extra=1", r"unknown option 'strategy\.extra'"),
         ("seed=9223372036854775808", r"seed=9223372036854775808 must be below 2\*\*63"),

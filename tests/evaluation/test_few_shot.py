@@ -13,7 +13,9 @@ import pytest
 from fedpref.data.synthetic import Synthetic
 from fedpref.errors import ConfigurationError
 from fedpref.evaluation.few_shot import FewShotCurve, Point, few_shot, newcomers
+from fedpref.evaluation.few_shot import curve_of as joined
 from fedpref.evaluation.personal import shared_accuracies
+from fedpref.seeds import generator
 from fedpref.types import ClientState, HeldOut, Pairs, Population, Shard, Weights
 
 
@@ -136,7 +138,7 @@ def test_the_reference_may_be_another_model_on_the_same_people(crowd: Population
 def test_k_star_needs_the_gain_and_the_interval() -> None:
     def k_star(*points: tuple[int, float, float | None]) -> int | None:
         made = [Point(shots, 0.7, gain, 0.0, low, 1.0) for shots, gain, low in points]
-        return FewShotCurve((), (), np.zeros((0, 0)), np.zeros(0), made).k_star
+        return FewShotCurve((), (), np.zeros((0, 0)), np.zeros(0), made, 1).k_star
 
     assert k_star((1, 0.004, 0.001), (2, 0.03, -0.001), (5, 0.006, 0.001), (10, 0.1, 0.1)) == 5
     assert k_star((1, 0.004, 0.001), (2, 0.1, None)) is None
@@ -161,6 +163,21 @@ def test_as_json_is_plain_and_has_one_row_a_person(crowd: Population, shared: We
     assert [person["name"] for person in data["people"]] == [f"unseen-{i:03d}" for i in range(12)]
     mean = np.mean([person["accuracies"] for person in data["people"]], axis=0)
     np.testing.assert_allclose(mean, [point["accuracy"] for point in data["points"]])
+
+
+def test_the_curve_of_several_runs_is_over_all_their_people(crowd: Population, shared: Weights) -> None:
+    curve = curve_of(Ridge(), shared, crowd, counts=(0, 5), resamples=2)
+    twice = joined(
+        [*curve.names, *curve.names],
+        curve.shots,
+        np.concatenate([curve.accuracies, curve.accuracies], axis=1),
+        np.concatenate([curve.reference, curve.reference - 0.1]),
+        curve.resamples,
+        generator(0, "joined"),
+    )
+    assert twice.points[1].accuracy == pytest.approx(curve.points[1].accuracy)
+    assert twice.points[1].gain == pytest.approx(curve.points[1].gain + 0.05)
+    assert twice.as_json()["resamples"] == 2
 
 
 def test_a_rule_without_a_personal_part_and_a_crowd_without_newcomers_are_refused(crowd: Population) -> None:

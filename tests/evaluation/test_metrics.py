@@ -189,7 +189,18 @@ def test_a_span_is_what_counts_and_not_its_columns() -> None:
         metrics.principal_angles(100.0 * found @ mix, true), metrics.principal_angles(found, true), atol=1e-9
     )
     assert metrics.span_recovery(np.concatenate([found, true], axis=1), true) == pytest.approx(1.0)
-    assert metrics.span_recovery(true[:, :1], true) == pytest.approx(0.5)
+    turned, _ = np.linalg.qr(true)
+    assert metrics.span_recovery(turned[:, :1], turned) == pytest.approx(0.5)
+    assert metrics.span_recovery(np.eye(2)[:, :1], np.diag([3.0, 4.0])) == pytest.approx(9 / 25)
+
+
+def test_main_directions_are_orthonormal_and_hold_the_columns_in_falling_shares() -> None:
+    columns = generator(0, "main").normal(size=(6, 3)) @ generator(1, "main").normal(size=(3, 20))
+    directions = metrics.main_directions(columns)
+    assert directions.shape == (6, 3)
+    np.testing.assert_allclose(directions.T @ directions, np.eye(3), atol=1e-12)
+    shares = [metrics.span_recovery(directions[:, [i]], columns) for i in range(3)]
+    assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1.0)
 
 
 def test_a_random_span_recovers_its_share_of_the_dimensions() -> None:
@@ -203,3 +214,5 @@ def test_no_angles_to_nothing_or_between_spaces_of_other_dimension() -> None:
     for found in (np.zeros((4, 2)), np.eye(5)):
         with pytest.raises(ValueError, match="no angles"):
             metrics.principal_angles(found, np.eye(4))
+        with pytest.raises(ValueError, match="no span"):
+            metrics.span_recovery(found, np.eye(4))

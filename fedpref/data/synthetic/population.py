@@ -138,6 +138,7 @@ class Synthetic:
             training=hidden["train"],
             held_out=[*hidden["test"], *hidden["unseen"]],
             shots=hidden["shots"],
+            form=self.form,
         )
         summary = (
             f"Synthetic population {self.preset} in the form {self.form}, seed {seed}: "

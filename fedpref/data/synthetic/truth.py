@@ -24,6 +24,7 @@ class SyntheticTruth:
         training: the hidden side of the shards' training pairs.
         held_out: the hidden side of everybody's held-out pairs; clean labels.
         shots: the hidden side of the pairs that unseen people may adapt a model to.
+        form: that of the responses.
     """
 
     directions: Directions
@@ -31,7 +32,8 @@ class SyntheticTruth:
     annotators: Sequence[Annotator]
     training: Sequence[Judgement]
     held_out: Sequence[Judgement]
-    shots: Sequence[Judgement] = ()
+    shots: Sequence[Judgement]
+    form: str
 
     @property
     def groups(self) -> Sequence[int]:
@@ -41,6 +43,15 @@ class SyntheticTruth:
     def p_chosen(self, held_out: int) -> np.ndarray:
         """P(the person prefers ``chosen``) for each pair of a held-out set, shape (num_pairs,)."""
         return self.held_out[held_out].p_chosen
+
+    def tastes(self) -> np.ndarray | None:
+        """Reward directions at time 0, one column a held-out set, shape (num_attributes, num_sets).
+
+        None where responses are not the attributes themselves, so that no model has these coordinates.
+        """
+        if self.form != "attributes":
+            return None
+        return np.stack([annotator.theta for annotator in self.annotators], axis=1)
 
     def bayes_accuracy(self) -> np.ndarray:
         """Best possible expected accuracy on each held-out set: mean max(p, 1 - p), shape (num_sets,)."""
