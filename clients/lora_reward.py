@@ -8,7 +8,7 @@ Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Sun et al. 2024, arXiv:2403.123
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -20,6 +20,7 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.kept import kept
 from fedpref.models.lora import Lora, LoraModel, lora_model
+from fedpref.models.lora_cohort import Course, train_together
 from fedpref.models.lora_steps import take_steps
 from fedpref.models.text import join, require_text
 from fedpref.models.transformer import Checkpoint
@@ -95,7 +96,7 @@ class LoraReward:
         if not hasattr(type(self.backbone), "checkpoint"):
             raise ConfigurationError(
                 f"client: lora_reward trains inside a transformer, not in {type(self.backbone).__name__}; "
-                "use backbone=minilm or backbone=hf, or client=linear_reward"
+                "use backbone=minilm or backbone=hf, or client=lora_head"
             )
 
     @property
@@ -144,20 +145,51 @@ class LoraReward:
         if num_pairs == 0:
             return Reply(dict(task.weights), 0, {}), state
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+        drawn = batches(num_pairs, self.batch_pairs, steps, rng)
+        return self._trained_alone(task.weights, shard.pairs, drawn, steps, mu, rng), state
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: rows of several clients run in one pass.
+
+        One by one with dropout, whose draws are a client's own, and where a model does not keep rows apart.
+        """
+        replies, courses = dict[int, Reply](), dict[int, Course]()
+        for i, (task, shard, state, rng) in enumerate(zip(tasks, shards, states, rngs, strict=True)):
+            if task.kind != "train" or len(shard.pairs) == 0 or self.dropout > 0:
+                replies[i], _ = self.answer(task, shard, state, rng)
+                continue
+            steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+            drawn = list(batches(len(shard.pairs), self.batch_pairs, steps, rng))
+            texts = list(zip(*_sides(shard.pairs), strict=True))
+            courses[i] = Course(task.weights, texts, drawn, np.arange(len(texts)), mu)
         model = self._model()
-        model.load(task.weights)
-        before = self._margins(model, shard.pairs)
-        skipped, flops = self._train(model, shard.pairs, steps, mu, rng)
-        require_progress(steps, skipped)
-        after = self._margins(model, shard.pairs)
-        metrics = {
-            **reported_loss("loss_before", before),
-            **reported_loss("loss_after", after),
-            "steps_done": float(steps - skipped),
-            "skipped_steps": float(skipped),
-            "flops": float(flops + 2 * self._scoring_flops(model, shard.pairs)),
-        }
-        return Reply(model.weights(), num_pairs, metrics), state
+        found = train_together(
+            model,
+            list(courses.values()),
+            model.reward_of,
+            lambda rewards: bradley_terry_loss(rewards[:, 0] - rewards[:, 1]),
+            lr=self.lr,
+            freeze_a=self.freeze_a,
+            use_cache=self.use_cache,
+        )
+        for (i, course), ended in zip(courses.items(), found, strict=True):
+            steps, pairs = len(course.batches), shards[i].pairs
+            if ended is None:
+                replies[i] = self._trained_alone(
+                    course.weights, pairs, course.batches, steps, course.mu, rngs[i]
+                )
+                continue
+            read = [[text for row in rows for text in course.texts[row]] for rows in course.batches]
+            flops = sum(model.flops(texts, self.use_cache) for texts in read)
+            before, after = (rewards[:, 0] - rewards[:, 1] for rewards in (ended.before, ended.after))
+            replies[i] = self._reply(ended.weights, pairs, before, after, steps, ended.skipped, flops)
+        return [(replies[i], state) for i, state in enumerate(states)]
 
     def train_part(
         self, weights: Weights, pairs: Pairs, part: str, steps: int, mu: float, rng: np.random.Generator
@@ -165,7 +197,7 @@ class LoraReward:
         """The weights after steps on the keys that contain ``part``; the others stay as they are."""
         model = self._model()
         model.load(weights)
-        self._train(model, pairs, steps, mu, rng, part)
+        self._train(model, pairs, batches(len(pairs), self.batch_pairs, steps, rng), mu, rng, part)
         trained = model.weights()
         return {key: trained[key] if part in key else array for key, array in weights.items()}
 
@@ -201,7 +233,7 @@ class LoraReward:
         self,
         model: LoraModel,
         pairs: Pairs,
-        steps: int,
+        drawn: Iterable[np.ndarray],
         mu: float,
         rng: np.random.Generator,
         part: str = "",
@@ -218,7 +250,7 @@ class LoraReward:
 
         return take_steps(
             model,
-            batches(len(pairs), self.batch_pairs, steps, rng),
+            drawn,
             backward,
             rng,
             lr=self.lr,
@@ -227,6 +259,43 @@ class LoraReward:
             part=part,
             dropout=self.dropout,
         )
+
+    def _trained_alone(
+        self,
+        weights: Weights,
+        pairs: Pairs,
+        drawn: Iterable[np.ndarray],
+        steps: int,
+        mu: float,
+        rng: np.random.Generator,
+    ) -> Reply:
+        model = self._model()
+        model.load(weights)
+        before = self._margins(model, pairs)
+        skipped, flops = self._train(model, pairs, drawn, mu, rng)
+        after = self._margins(model, pairs)
+        return self._reply(model.weights(), pairs, before, after, steps, skipped, flops)
+
+    def _reply(
+        self,
+        weights: Weights,
+        pairs: Pairs,
+        before: np.ndarray,
+        after: np.ndarray,
+        steps: int,
+        skipped: int,
+        flops: int,
+    ) -> Reply:
+        """The answer; margins of all pairs before and after the steps, and the operations of these."""
+        require_progress(steps, skipped)
+        metrics = {
+            **reported_loss("loss_before", before),
+            **reported_loss("loss_after", after),
+            "steps_done": float(steps - skipped),
+            "skipped_steps": float(skipped),
+            "flops": float(flops + 2 * self._scoring_flops(self._model(), pairs)),
+        }
+        return Reply(weights, len(pairs), metrics)
 
     def _margins(self, model: LoraModel, pairs: Pairs) -> np.ndarray:
         if len(pairs) == 0:

@@ -11,7 +11,7 @@ both orders, and pairs for grouping are held back by pair, never by row.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.choice import GENERIC, check_choices, check_template
 from fedpref.models.kept import kept
 from fedpref.models.pair_head import PairHead
-from fedpref.models.selector_head import SelectorHead
+from fedpref.models.selector_head import Course, Ended, SelectorHead
 from fedpref.models.transformer import Checkpoint, is_causal_lm
 from fedpref.objectives.batches import batches
 from fedpref.objectives.grouping import grouping_split, models_to_score
@@ -165,6 +165,32 @@ class Selector:
             raise ConfigurationError(f"client: selector cannot answer a task of kind '{task.kind}'")
         return work(task, shard, rng), state
 
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: heads that can be are trained together (``SelectorHead.train_together``).
+
+        One by one with dropout, whose draws are a client's own.
+        """
+        head, replies, courses = self.head, dict[int, Reply](), dict[int, Course]()
+        for i, (task, shard, state, rng) in enumerate(zip(tasks, shards, states, rngs, strict=True)):
+            if task.kind != "train" or len(shard.pairs) == 0 or self.dropout > 0:
+                replies[i], _ = self.answer(task, shard, state, rng)
+                continue
+            steps, mu = steps_and_mu(task.settings, self.local_steps, head.lr)
+            rows = grouping_split(shard, task.settings).train
+            drawn = list(batches(len(rows), self.batch_pairs, steps, rng))
+            courses[i] = Course(task.weights, shard.pairs, rows, drawn, mu)
+        found = head.train_together(list(courses.values()), MOST_MEASURED_PAIRS)
+        for (i, course), ended in zip(courses.items(), found, strict=True):
+            ended = ended or _trained_alone(head, *course, rngs[i])
+            replies[i] = _reply(head, course.pairs, course.rows, len(course.batches), ended)
+        return [(replies[i], state) for i, state in enumerate(states)]
+
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations at least, and memory. A task that is refused is no work.
 
@@ -214,27 +240,13 @@ class Selector:
         )
 
     def _train(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
-        pairs, head = shard.pairs, self.head
-        if len(pairs) == 0:
+        if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {})
-        rows = grouping_split(shard, task.settings).train
-        measured = rows[:MOST_MEASURED_PAIRS]
+        head, rows = self.head, grouping_split(shard, task.settings).train
         steps, mu = steps_and_mu(task.settings, self.local_steps, head.lr)
-        before = head.both_orders(task.weights, pairs, measured)
-        some = (rows[places] for places in batches(len(rows), self.batch_pairs, steps, rng))
-        trained = head.train(task.weights, pairs, some, mu, rng)
-        require_progress(steps, trained.skipped)
-        after = head.both_orders(trained.weights, pairs, measured)
-        metrics = {
-            **reported_loss("loss_before", right_margins(before)),
-            **reported_loss("loss_after", right_margins(after)),
-            "steps_done": float(steps - trained.skipped),
-            "skipped_steps": float(trained.skipped),
-            "flops": float(trained.flops + 2 * head.scoring_flops(pairs, measured)),
-        }
-        if np.isfinite(after).all():
-            metrics["position_bias"] = float(slot_biases(after).mean())
-        return Reply(trained.weights, len(pairs), metrics)
+        drawn = batches(len(rows), self.batch_pairs, steps, rng)
+        ended = _trained_alone(head, task.weights, shard.pairs, rows, drawn, mu, rng)
+        return _reply(head, shard.pairs, rows, steps, ended)
 
     def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
         pairs, selectors = shard.pairs, models_to_score(task.weights)
@@ -275,6 +287,39 @@ class Selector:
 
     def _lr(self, optimizer: OptimizerName) -> float:
         return self.lr or (SGD_LR if optimizer == "sgd" else ADAMW_LR)
+
+
+def _trained_alone(
+    head: SelectorHead,
+    weights: Weights,
+    pairs: Pairs,
+    rows: np.ndarray,
+    places: Iterable[np.ndarray],
+    mu: float,
+    rng: np.random.Generator,
+) -> Ended:
+    """Arguments as in ``Course``, but the batches may still be to draw."""
+    measured = rows[:MOST_MEASURED_PAIRS]
+    before = head.both_orders(weights, pairs, measured)
+    trained = head.train(weights, pairs, (rows[some] for some in places), mu, rng)
+    return Ended(trained, before, head.both_orders(trained.weights, pairs, measured))
+
+
+def _reply(head: SelectorHead, pairs: Pairs, rows: np.ndarray, steps: int, ended: Ended) -> Reply:
+    """The answer to a task of training."""
+    trained, before, after = ended
+    require_progress(steps, trained.skipped)
+    measured = rows[:MOST_MEASURED_PAIRS]
+    metrics = {
+        **reported_loss("loss_before", right_margins(before)),
+        **reported_loss("loss_after", right_margins(after)),
+        "steps_done": float(steps - trained.skipped),
+        "skipped_steps": float(trained.skipped),
+        "flops": float(trained.flops + 2 * head.scoring_flops(pairs, measured)),
+    }
+    if np.isfinite(after).all():
+        metrics["position_bias"] = float(slot_biases(after).mean())
+    return Reply(trained.weights, len(pairs), metrics)
 
 
 def _num_selectors(settings: Settings) -> int:

@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedpref.models import lora_cohort
 from fedpref.models.choice import both_texts, choice_tokens
 from fedpref.models.kept import kept
 from fedpref.models.lora import TEXTS_A_PASS, Lora, LoraModel
 from fedpref.models.lora_steps import take_steps
-from fedpref.models.selector_head import Trained
+from fedpref.models.selector_head import Course, Ended, Trained
 from fedpref.models.text import require_text
 from fedpref.models.transformer import Checkpoint, load_causal_lm
 from fedpref.objectives.batches import batch_size
@@ -57,9 +58,10 @@ class ChoiceModel:
 
     def logits(self, texts: Sequence[str], use_cache: bool) -> torch.Tensor:
         """``logit_A - logit_B`` at the last token of each text, shape (num_texts,), differentiable."""
-        return self.lora.read(texts, self._difference, use_cache)
+        return self.lora.read(texts, self.difference, use_cache)
 
-    def _difference(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def difference(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """``logit_A - logit_B`` at the last token of each row of padded inputs."""
         ends = inputs["attention_mask"].sum(dim=1) - 1
         # Logits at all positions would take gigabytes; the texts of a pass end at a few.
         positions, place = torch.unique(ends, return_inverse=True)
@@ -172,6 +174,32 @@ class ChoiceHead:
             dropout=self.lora.dropout,
         )
         return Trained(model.lora.weights(), skipped, flops)
+
+    def train_together(self, courses: Sequence[Course], num_measured: int) -> Sequence[Ended | None]:
+        """Rows of several clients run in one pass; see ``fedpref.models.lora_cohort``."""
+        model, asked = self._model(), []
+        for course in courses:
+            texts = self.texts(course.pairs)
+            own, measured = [texts[row] for row in course.rows], np.arange(len(course.rows))[:num_measured]
+            asked.append(lora_cohort.Course(course.weights, own, course.batches, measured, course.mu))
+        found = lora_cohort.train_together(
+            model.lora,
+            asked,
+            model.difference,
+            lambda both: two_order_loss(both, self.bias_penalty),
+            lr=self.lr,
+            optimizer=self.optimizer,
+            freeze_a=self.freeze_a,
+            use_cache=self.use_cache,
+        )
+        ends: list[Ended | None] = []
+        for course, ended in zip(courses, found, strict=True):
+            if ended is None:
+                ends.append(None)
+                continue
+            flops = sum(self._step_flops(course.pairs, course.rows[places]) for places in course.batches)
+            ends.append(Ended(Trained(ended.weights, ended.skipped, flops), ended.before, ended.after))
+        return ends
 
     def export(self, weights: Weights, folder: Path) -> None:
         """Write a PEFT adapter that loads without fedpref; see ``fedpref.models.export_choice``."""

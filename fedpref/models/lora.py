@@ -94,8 +94,8 @@ class LoraModel:
         The frozen layers count where they run in every step; where their results are kept, they do not.
         """
         tokens, of_pass, total = self.tokens(texts), self._cost(use_cache, backward), 0
-        for some in _passes(tokens):
-            lengths = [len(tokens[text]) for text in some]
+        for some in _passes([(text, 0) for text in tokens], tokens, TEXTS_A_PASS):
+            lengths = [len(tokens[text]) for text, _ in some]
             # A head over the vocabulary runs for every text wherever some text ends.
             outputs = len(some) * (1 if self._is_reward else len(set(lengths)))
             total += of_pass.flops(len(some), max(lengths), outputs)
@@ -158,11 +158,11 @@ class LoraModel:
                 weights[key] = (std * rng.standard_normal(shape)).astype(np.float32)
         return weights
 
-    def load(self, weights: Weights) -> None:
-        """Copy weights into the model.
+    def check(self, weights: Weights) -> None:
+        """Check that weights are this model's.
 
         Raises:
-            ConfigurationError: keys or shapes are not this model's.
+            ConfigurationError: keys or shapes are not.
         """
         expected = {key: tuple(parameter.shape) for key, parameter in self.trainable.items()}
         found = {key: tuple(array.shape) for key, array in weights.items()}
@@ -171,6 +171,14 @@ class LoraModel:
                 key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key)
             )
             raise ConfigurationError(f"client: these weights do not fit the model: {', '.join(wrong[:3])}")
+
+    def load(self, weights: Weights) -> None:
+        """Copy weights into the model.
+
+        Raises:
+            ConfigurationError: keys or shapes are not this model's.
+        """
+        self.check(weights)
         with torch.no_grad():
             for key, parameter in self.trainable.items():
                 parameter.copy_(torch.from_numpy(np.array(weights[key], dtype=np.float32)))
@@ -203,7 +211,12 @@ class LoraModel:
 
     def rewards(self, texts: Sequence[str], use_cache: bool = True) -> torch.Tensor:
         """Reward of each text, shape (num_texts,), differentiable; arguments as in ``read``."""
-        return self.read(texts, self._rewards, use_cache)
+        return self.read(texts, self.reward_of, use_cache)
+
+    def reward_of(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Reward of each row of padded inputs, shape (num_rows,), differentiable."""
+        rewards: torch.Tensor = self.peft(**inputs).logits[:, 0]
+        return rewards
 
     def read(
         self,
@@ -220,23 +233,36 @@ class LoraModel:
             output: runs ``peft`` on its inputs, padded on the right, and picks a number from each row.
             use_cache: run the trainable layers only, from cached activations; else the whole model.
         """
-        tokens = self.tokens(texts)
-        states = self.states(list(tokens)) if use_cache and self.is_split else None
-        passes, parts = _passes(tokens), []
-        for some in passes:
-            inputs = self._inputs([tokens[text] for text in some])
-            if states is None:
-                parts.append(output(inputs))
-                continue
-            cached = _padded([states[text] for text in some], 0.0).to(self.peft.device)
-            with injected(self._layers[: self._first], self._layers[self._first], cached):
-                parts.append(output(inputs))
-        place = {text: row for row, text in enumerate(text for some in passes for text in some)}
-        return torch.cat(parts)[[place[text] for text in texts]]
+        return self.read_rows([(text, 0) for text in texts], lambda inputs, _: output(inputs), use_cache)
 
-    def _rewards(self, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        rewards: torch.Tensor = self.peft(**inputs).logits[:, 0]
-        return rewards
+    def read_rows(
+        self,
+        rows: Sequence[tuple[str, int]],
+        output: Callable[[Mapping[str, torch.Tensor], Sequence[int]], torch.Tensor],
+        use_cache: bool = True,
+        rows_a_pass: int = TEXTS_A_PASS,
+    ) -> torch.Tensor:
+        """As ``read``, for texts of several owners: a text runs once for each owner.
+
+        Args:
+            rows: texts and their owners; may repeat.
+            output: gets the owner of each row, too.
+            use_cache: as in ``read``.
+            rows_a_pass: how many run at once.
+        """
+        tokens = self.tokens([text for text, _ in rows])
+        states = self.states(list(tokens)) if use_cache and self.is_split else None
+        passes, parts = _passes(rows, tokens, rows_a_pass), []
+        for some in passes:
+            inputs, owners = self._inputs([tokens[text] for text, _ in some]), [owner for _, owner in some]
+            if states is None:
+                parts.append(output(inputs, owners))
+                continue
+            cached = _padded([states[text] for text, _ in some], 0.0).to(self.peft.device)
+            with injected(self._layers[: self._first], self._layers[self._first], cached):
+                parts.append(output(inputs, owners))
+        place = {row: n for n, row in enumerate(row for some in passes for row in some)}
+        return torch.cat(parts)[[place[row] for row in rows]]
 
     def _inputs(self, ids: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         pad = load_tokenizer(self._checkpoint).pad_token_id
@@ -246,10 +272,12 @@ class LoraModel:
         }
 
 
-def _passes(tokens: Mapping[str, np.ndarray]) -> Sequence[Sequence[str]]:
-    """The texts in parts that run at once, those of about one length together."""
-    ordered = sorted(tokens, key=lambda text: (len(tokens[text]), text))
-    return [ordered[start : start + TEXTS_A_PASS] for start in range(0, len(ordered), TEXTS_A_PASS)]
+def _passes(
+    rows: Sequence[tuple[str, int]], tokens: Mapping[str, np.ndarray], size: int
+) -> Sequence[Sequence[tuple[str, int]]]:
+    """The distinct texts and owners in parts that run at once, texts of about one length together."""
+    ordered = sorted(set(rows), key=lambda row: (len(tokens[row[0]]), *row))
+    return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
 def _padded(rows: Sequence[np.ndarray], value: float) -> torch.Tensor:

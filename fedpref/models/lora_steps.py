@@ -11,7 +11,7 @@ import torch
 from fedpref.models.lora import LoraModel
 from fedpref.objectives.optimizers import OptimizerName
 
-__all__ = ["take_steps"]
+__all__ = ["optimizer_of", "take_steps"]
 
 
 def take_steps(
@@ -46,7 +46,7 @@ def take_steps(
     """
     trained = _trained(model, freeze_a, part)
     anchors = {key: parameter.detach().clone() for key, parameter in trained.items()}
-    stepper = _optimizer(optimizer, list(trained.values()), lr)
+    stepper = optimizer_of(optimizer, list(trained.values()), lr)
     skipped = flops = 0
     with ExitStack() as stack:
         if dropout > 0:
@@ -67,7 +67,10 @@ def take_steps(
     return skipped, flops
 
 
-def _optimizer(name: OptimizerName, parameters: list[torch.nn.Parameter], lr: float) -> torch.optim.Optimizer:
+def optimizer_of(
+    name: OptimizerName, parameters: list[torch.nn.Parameter], lr: float
+) -> torch.optim.Optimizer:
+    """PyTorch's optimiser of a name: "adamw" (betas 0.9 and 0.95, no decay), or plain "sgd"."""
     if name == "sgd":
         return torch.optim.SGD(parameters, lr=lr)
     return torch.optim.AdamW(parameters, lr=lr, betas=(0.9, 0.95), weight_decay=0.0)

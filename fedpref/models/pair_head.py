@@ -19,10 +19,11 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
-from fedpref.models.kept import feature_differences, feature_sums
-from fedpref.models.selector_head import Trained
+from fedpref.models.kept import feature_differences, feature_sums, kept
+from fedpref.models.selector_head import Course, Ended, Trained
 from fedpref.objectives.batches import batch_size
 from fedpref.objectives.least_work import LeastWork
+from fedpref.objectives.linear_cohort import Member, cheapest, trained
 from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
 from fedpref.objectives.selector import pulls
 from fedpref.types import Pairs, Weights
@@ -92,7 +93,7 @@ class PairHead:
 
     def both_orders(self, weights: Weights, pairs: Pairs, rows: np.ndarray) -> np.ndarray:
         """Logits of both orders of the pairs at ``rows``, shape (num_rows, 2), float64."""
-        vector, (differences, sums) = self._vector(weights), self._features(pairs)
+        vector, (differences, sums) = self.vector(weights), self._features(pairs)
         with np.errstate(invalid="ignore", over="ignore"):  # not finite: whoever asked leaves it out
             return pair_logits(vector, differences[rows], sums[rows])
 
@@ -124,7 +125,7 @@ class PairHead:
         rng: np.random.Generator,
     ) -> Trained:
         """One step on each batch of rows; draws nothing from ``rng``."""
-        received, (differences, sums) = self._vector(weights), self._features(pairs)
+        received, (differences, sums) = self.vector(weights), self._features(pairs)
         vector, step = received.copy(), stepper(self.optimizer, self.lr)
         skipped = seen_pairs = 0
         with np.errstate(invalid="ignore", over="ignore"):
@@ -141,17 +142,78 @@ class PairHead:
         trained = {WEIGHT: sent[None, :-1].copy(), BIAS: sent[-1:].copy()}
         return Trained(trained, skipped, 8 * self.backbone.dim * seen_pairs)
 
+    def train_together(self, courses: Sequence[Course], num_measured: int) -> Sequence[Ended | None]:
+        """Steps of plain SGD of heads without a bias, which are those of reward heads of half the step size.
+
+        All others train alone, and so do heads with a step to skip.
+        """
+        found: list[Ended | None] = [None] * len(courses)
+        members: dict[float, dict[int, Member]] = {}
+        for i, course in enumerate(courses):
+            member = self._member(course)
+            if member is not None:
+                members.setdefault(course.mu, {})[i] = member
+        for mu, some in members.items():
+            results = trained(list(some.values()), self.lr / 2, 0.0, 2 * mu)
+            for i, (head, before, after) in zip(some, results, strict=True):
+                if np.isfinite(head).all():  # else some step is to be skipped
+                    flops = 8 * self.backbone.dim * sum(map(len, courses[i].batches))
+                    both = (_without_bias(margins[:num_measured]) for margins in (before, after))
+                    found[i] = Ended(Trained(_unbiased(head), 0, flops), *both)
+        return found
+
     def export(self, weights: Weights, folder: Path) -> None:
         """Write ``head.safetensors`` and, in ``fedpref.json``, the identity of the features it is for."""
         write_head(folder, weights, self.backbone)
 
-    def _features(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
-        return feature_differences(self.backbone, pairs), feature_sums(self.backbone, pairs)
+    def vector(self, weights: Weights) -> np.ndarray:
+        """The weights as (w_a, w_b, c), shape (2H + 1,), float64.
 
-    def _vector(self, weights: Weights) -> np.ndarray:
+        Raises:
+            ConfigurationError: they do not fit.
+        """
         expected = {WEIGHT: (1, 2 * self.backbone.dim), BIAS: (1,)}
         shapes = {key: array.shape for key, array in weights.items()}
         if shapes != expected:
             raise ConfigurationError(f"client: selector needs weights of shapes {expected}, got {shapes}")
         vector: np.ndarray = np.concatenate([weights[WEIGHT][0], weights[BIAS]]).astype(np.float64)
         return vector
+
+    def _member(self, course: Course) -> Member | None:
+        """The course as one of a reward head; None where it is none, or not worth stacking."""
+        vector, pairs = self.vector(course.weights), course.pairs
+        first, second = vector[:-1].reshape(2, -1)
+        has_bias = vector[-1] != 0 or not np.array_equal(first, -second)
+        if self.optimizer != "sgd" or has_bias or not course.batches:
+            return None
+        num_pairs, steps = len(course.rows), len(course.batches)
+        plan = cheapest(num_pairs, self.backbone.dim, len(course.batches[0]), steps)
+        if not plan.stacked:
+            return None
+        differences = feature_differences(self.backbone, pairs)
+        gram = kept(pairs, ("gram", self.backbone), lambda: _gram(differences)) if plan.by_gram else None
+        if num_pairs < len(pairs):
+            differences = differences[course.rows]
+            gram = gram[np.ix_(course.rows, course.rows)] if gram is not None else None
+        return Member(differences, gram, first, course.batches)
+
+    def _features(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+        return feature_differences(self.backbone, pairs), feature_sums(self.backbone, pairs)
+
+
+def _unbiased(u: np.ndarray) -> Weights:
+    """The weights of a head that scores by ``u``."""
+    half = u.astype(np.float32)[None]
+    return {WEIGHT: np.concatenate([half, -half], axis=1), BIAS: np.zeros(1, np.float32)}
+
+
+def _without_bias(score: np.ndarray) -> np.ndarray:
+    """Logits of both orders of pairs, where there is no liking for a slot."""
+    return np.stack([score, -score], axis=1).astype(np.float64)
+
+
+def _gram(differences: np.ndarray) -> np.ndarray:
+    """Inner products of all pairs' differences, float32."""
+    z = differences.astype(np.float32)
+    gram: np.ndarray = z @ z.T
+    return gram

@@ -11,7 +11,7 @@ import numpy as np
 from fedpref.objectives.least_work import LeastWork
 from fedpref.types import Pairs, Weights
 
-__all__ = ["SelectorHead", "Trained"]
+__all__ = ["Course", "Ended", "SelectorHead", "Trained"]
 
 
 class Trained(NamedTuple):
@@ -26,6 +26,32 @@ class Trained(NamedTuple):
     weights: Weights
     skipped: int
     flops: int
+
+
+class Course(NamedTuple):
+    """One client's training.
+
+    Attributes:
+        weights: where to start, and the anchor of the proximal term.
+        pairs: of the client.
+        rows: which of them it trains on.
+        batches: each step's pairs, as places in ``rows``; none is larger than the first.
+        mu: weight of the proximal term.
+    """
+
+    weights: Weights
+    pairs: Pairs
+    rows: np.ndarray
+    batches: Sequence[np.ndarray]
+    mu: float
+
+
+class Ended(NamedTuple):
+    """What training gave, and logits of both orders of the measured pairs before and after it, (n, 2)."""
+
+    trained: Trained
+    before: np.ndarray
+    after: np.ndarray
 
 
 class SelectorHead(Protocol):
@@ -89,6 +115,18 @@ class SelectorHead(Protocol):
             batches: row numbers.
             mu: weight of the proximal term; 0 leaves it out.
             rng: draws of this training other than the batches.
+        """
+        ...
+
+    def train_together(self, courses: Sequence[Course], num_measured: int) -> Sequence[Ended | None]:
+        """What ``train`` gives for each course, to rounding; None for whoever has to train alone.
+
+        Args:
+            courses: one a client, without dropout.
+            num_measured: logits are those of the first so many rows.
+
+        Raises:
+            ConfigurationError: weights do not fit.
         """
         ...
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.selector import Selector
 from fedpref.errors import ConfigurationError, FederationError
@@ -329,3 +330,17 @@ def test_a_federation_of_language_models_serves_opposite_tastes_by_grouping_them
     # One model for both tastes, or clients in the wrong group, would be right half the time.
     assert result.summary["pair_accuracy"] == 1
     assert result.models.keys() == {"selector/0", "selector/1"}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"use_cache": False, "bias_penalty": 0.3}, {"optimizer": "sgd", "lr": 0.05}, {"dropout": 0.2}],
+)
+def test_a_cohort_equals_clients_one_by_one(backbone: HuggingFace, options: dict[str, object]) -> None:
+    learner = rule(backbone, local_steps=3, batch_pairs=2, **options)
+    weights = random_weights(learner)
+    settings: list[Settings] = [{}, {"grouping_share": 0.4}, {"local_steps": 1}, {"proximal_mu": 0.5}, {}]
+    tasks = [Task(i, weights, settings=each) for i, each in enumerate(settings)]
+    tasks.append(Task(5, {f"0/{key}": array for key, array in weights.items()}, "score", reply={}))
+    shards = [Shard(i, f"{i}", PAIRS.take(range(6 - n, 6))) for i, n in enumerate([6, 5, 3, 4, 0, 2])]
+    assert_cohort_equals_singles(learner, tasks, shards)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.lora_reward import LoraReward
 from fedpref.errors import ConfigurationError, FederationError
@@ -226,3 +228,67 @@ def test_bad_options_are_refused_with_their_key(backbone: HuggingFace, options: 
 def test_a_backbone_that_is_no_transformer_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="lora_reward"):
         LoraReward(backbone=Hashing())  # type: ignore[arg-type]
+
+
+def cohort(rule: LoraReward, settings: list[Settings], sizes: list[int]) -> tuple[list[Task], list[Shard]]:
+    weights = random_weights(rule)
+    own = [{key: (1 + i / 9) * array for key, array in weights.items()} for i in range(len(sizes))]
+    tasks = [Task(i, own[i], settings=each) for i, each in enumerate(settings)]
+    shards = [Shard(i, f"{i}", PAIRS.take(range(6 - size, 6))) for i, size in enumerate(sizes)]
+    return tasks, shards
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_cache": False},
+        {"freeze_a": True},
+        {"batch_pairs": None},
+        {"dropout": 0.1},
+        {"last_layers": 3},
+    ],
+)
+def test_a_cohort_of_unequal_shards_and_steps_equals_clients_one_by_one(
+    backbone: HuggingFace, options: dict[str, object]
+) -> None:
+    rule = LoraReward(**{"backbone": backbone, "local_steps": 3, "batch_pairs": 2, **options})
+    settings: list[Settings] = [{}, {}, {"local_steps": 1}, {"proximal_mu": 0.5}, {"local_steps": 0}, {}]
+    assert_cohort_equals_singles(rule, *cohort(rule, settings, [6, 3, 5, 4, 2, 0]))
+
+
+def test_a_cohort_with_steps_to_skip_equals_clients_one_by_one(
+    backbone: HuggingFace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = LoraReward(backbone, local_steps=4, batch_pairs=2)
+    tasks, shards = cohort(rule, [{}] * 3, [6, 3, 5])
+    states = rule._model().states
+
+    def spoilt(texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Those of one text of the first client are no numbers."""
+        found = states(texts)
+        return {
+            text: array * np.nan if text.startswith("is it good?") else array for text, array in found.items()
+        }
+
+    monkeypatch.setattr(rule._model(), "states", spoilt)
+    alone, _ = rule.answer(tasks[0], shards[0], ClientState(), generator(0, "task", 0))
+    assert 0 < alone.metrics["skipped_steps"] < 4
+    assert_cohort_equals_singles(rule, tasks, shards)
+
+
+def test_clients_that_do_not_fit_into_memory_together_are_trained_in_turn(
+    backbone: HuggingFace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedpref.models.lora_cohort._MOST_BYTES", 1)
+    rule = LoraReward(backbone, local_steps=2, batch_pairs=2)
+    assert_cohort_equals_singles(rule, *cohort(rule, [{}] * 3, [6, 3, 5]), tolerance=0.0)
+
+
+def test_a_model_that_mixes_the_tokens_of_rows_is_trained_one_by_one(
+    backbone: HuggingFace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = LoraReward(backbone, local_steps=2, batch_pairs=2)
+    tasks, shards = cohort(rule, [{}] * 2, [6, 3])
+    monkeypatch.setattr("fedpref.models.lora_cohort.trained_layers", lambda model: None)
+    assert_cohort_equals_singles(rule, tasks, shards, tolerance=0.0)

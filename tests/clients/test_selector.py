@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.clients.selector import Selector
@@ -366,3 +367,32 @@ def test_warming_computes_every_feature_once() -> None:
     answer(learner, pairs, weights)
     learner.margins(weights, pairs)
     assert Counting.calls == warmed > 0
+
+
+# ------------------------------------------------------------------------------------ cohorts
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"bias_penalty": 0.2}, {"batch_pairs": None}, {"optimizer": "adamw"}]
+)
+def test_a_cohort_equals_clients_one_by_one(options: dict[str, object]) -> None:
+    learner = rule(local_steps=7, batch_pairs=4, init_std=0.5) if not options else rule(**options)
+    fresh, biased = learner.fresh(generator(0, "fresh")), weights_of()
+    sizes = [9, 0, 1, 4, 300, 30, 9, 12, 7]
+    settings: list[Settings] = [{}, {}, {"local_steps": 2}, {"local_steps": 0}, {}, {"grouping_share": 0.3}]
+    settings += [{"proximal_mu": 0.5}, {"grouping_share": 0.3, "grouping_seed": 2}, {}]
+    tasks = [Task(i, biased if i == 8 else fresh, settings=each) for i, each in enumerate(settings)]
+    tasks[7] = Task(7, several(fresh, biased), "score", settings[7], reply={})
+    shards = [Shard(i, f"{i}", vector_pairs(size, seed=i)) for i, size in enumerate(sizes)]
+    assert_cohort_equals_singles(learner, tasks, shards)
+
+
+def test_a_cohort_with_steps_to_skip_equals_clients_one_by_one() -> None:
+    learner = rule(local_steps=6, batch_pairs=4)
+    shards = [Shard(i, f"{i}", vector_pairs(9, seed=i)) for i in range(3)]
+    shards[1].pairs.chosen[0] = np.nan
+    tasks = [Task(i, learner.fresh(generator(0, "fresh"))) for i in range(3)]
+    assert learner.answer(tasks[1], shards[1], ClientState(), generator(0, "task", 1))[0].metrics[
+        "skipped_steps"
+    ]
+    assert_cohort_equals_singles(learner, tasks, shards)
