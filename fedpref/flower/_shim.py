@@ -4,12 +4,16 @@ Public Flower (``flwr.app``, ``flwr.clientapp``, ``flwr.serverapp``) suffices fo
 runs. Running them ourselves takes five internal things: the process's task identity, which the
 constructor of ``Message`` reads; message ids, which have no setter; the ``Run`` record in the signature
 of ``Grid``; the protobuf form of messages; and Flower's own console handler.
+
+Messages, records and arrays are also built here without the checks of their constructors, which cost more
+than a small client's training. What is built is equal to what the constructors make.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 import warnings
 from typing import Any, TypeVar
 
@@ -21,7 +25,17 @@ os.environ.setdefault("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1")
 with warnings.catch_warnings():
     # Flower's own imports use deprecated names of click; no reader of ours can mend that.
     warnings.simplefilter("ignore", DeprecationWarning)
-    from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+    from flwr.app import (
+        Array,
+        ArrayRecord,
+        ConfigRecord,
+        Context,
+        Message,
+        Metadata,
+        MetricRecord,
+        RecordDict,
+    )
+    from flwr.app.constants import DEFAULT_TTL
     from flwr.common.serde import (
         message_from_proto,
         message_to_proto,
@@ -43,11 +57,14 @@ __all__ = [
     "copied",
     "data_of",
     "empty_run",
+    "fields_of",
     "message_from_bytes",
+    "message_of",
     "message_to_bytes",
     "record_of",
     "records_from_bytes",
     "records_to_bytes",
+    "reply_of",
     "stamp",
     "strategy",
     "twin_of",
@@ -57,6 +74,8 @@ T = TypeVar("T", Message, Context)
 R = TypeVar("R", RecordDict, ArrayRecord, MetricRecord, ConfigRecord)
 
 _RUN_ID = _TASK_ID = _NODE_ID = 1
+
+_EMPTY: dict[Any, Any] = {kind: kind() for kind in (RecordDict, ArrayRecord, MetricRecord, ConfigRecord)}
 
 
 def adopt_process() -> None:
@@ -87,10 +106,13 @@ def copied(records: RecordDict) -> RecordDict:
 
     As building them anew, but without checking again what was checked when they were made.
     """
-    twin = records.copy()
-    data: dict[str, Any] = twin.__dict__["_data"]
-    for key, record in data.items():
-        data[key] = record.copy()
+    data = {key: _with_data(record, data_of(record).copy()) for key, record in data_of(records).items()}
+    return _with_data(records, data)
+
+
+def _with_data(record: R, data: dict[str, Any]) -> R:
+    twin = object.__new__(type(record))
+    twin.__dict__.update(record.__dict__, _data=data)
     return twin
 
 
@@ -99,15 +121,61 @@ def record_of(kind: type[R], data: dict[str, Any]) -> R:
 
     As ``kind(data)``, but without a check of each value and a copy of each array.
     """
-    record = kind()
-    record.__dict__["_data"] = data
-    return record
+    return _with_data(_EMPTY[kind], data)
 
 
-def data_of(records: RecordDict) -> dict[str, Any]:
+def data_of(records: RecordDict | ArrayRecord | MetricRecord | ConfigRecord) -> dict[str, Any]:
     """The dictionary inside, which is not to be changed."""
     data: dict[str, Any] = records.__dict__["_data"]
     return data
+
+
+def fields_of(metadata: Metadata) -> dict[str, Any]:
+    """The attributes of a message's metadata, each after an underscore; not to be changed."""
+    fields: dict[str, Any] = metadata.__dict__
+    return fields
+
+
+def message_of(content: RecordDict, dst_node_id: int, message_type: str, group_id: str) -> Message:
+    """``Message(content, dst_node_id, message_type, group_id=group_id)`` of arguments known to be right."""
+    return _message(
+        content,
+        _run_id=TaskIdentity.run_id,
+        _src_node_id=TaskIdentity.node_id,
+        _dst_node_id=dst_node_id,
+        _src_task_id=TaskIdentity.task_id,
+        _dst_task_id=None,
+        _reply_to_message_id="",
+        _group_id=group_id,
+        _created_at=time.time(),
+        _ttl=DEFAULT_TTL,
+        _message_type=message_type,
+    )
+
+
+def reply_of(content: RecordDict, asked: Message) -> Message:
+    """``Message(content, reply_to=asked)``."""
+    of_asked, now_s = asked.metadata.__dict__, time.time()
+    return _message(
+        content,
+        _run_id=of_asked["_run_id"],
+        _src_node_id=of_asked["_dst_node_id"],
+        _dst_node_id=of_asked["_src_node_id"],
+        _src_task_id=of_asked["_dst_task_id"],
+        _dst_task_id=of_asked["_src_task_id"],
+        _reply_to_message_id=of_asked["_message_id"],
+        _group_id=of_asked["_group_id"],
+        _created_at=now_s,
+        _ttl=of_asked["_created_at"] + of_asked["_ttl"] - now_s,
+        _message_type=of_asked["_message_type"],
+    )
+
+
+def _message(content: RecordDict, **fields: Any) -> Message:
+    metadata, message = object.__new__(Metadata), object.__new__(Message)
+    metadata.__dict__.update(fields, _message_id="", _delivered_at="")
+    message.__dict__.update(_metadata=metadata, _content=content, _error=None)
+    return message
 
 
 def array_of(dtype: str, shape: tuple[int, ...], data: bytes) -> Array:

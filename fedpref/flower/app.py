@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from flwr.app import Context, Message
@@ -66,8 +67,7 @@ class RuleApp(ClientApp):  # type: ignore[misc]  # Flower is untyped here
         return self._desk.answer_cohort(messages, contexts)
 
 
-@dataclass(frozen=True, eq=False)
-class _Opened:
+class _Opened(NamedTuple):
     """A message as read by its client: the work, what the client owns and keeps, and its draws."""
 
     message: Message
@@ -99,8 +99,9 @@ class _Desk:
     def answer_cohort(self, messages: Sequence[Message], contexts: Sequence[Context]) -> list[Message]:
         answers: dict[int, Message] = {}
         together: dict[int, _Opened] = {}
+        unpack = wire.shared_unpack()
         for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
-            opened = self._open(message, context)
+            opened = self._open(message, context, unpack)
             if opened.task.kind == "evaluate" or is_segment(opened.task):
                 answers[i] = self(message, context)
             else:
@@ -118,9 +119,9 @@ class _Desk:
                 answers[i] = self._close(opened, reply, state)
         return [answers[i] for i in range(len(messages))]
 
-    def _open(self, message: Message, context: Context) -> _Opened:
+    def _open(self, message: Message, context: Context, unpack: wire.Unpack = wire.unpack) -> _Opened:
         client_id = partition_of(context)
-        received = wire.receive(message, client_id, self.seed, self._schema)
+        received = wire.receive(message, client_id, self.seed, self._schema, unpack)
         rng = generator(int(received.address[0]), *received.address[1:])
         state = settle(context.state, received.acknowledged)
         shard = shard_of(self.shards, client_id)

@@ -32,6 +32,8 @@ def settle(records: RecordDict, acknowledged: int | None) -> ClientState:
         acknowledged: number of this client's last accepted task; -1 for none, which empties the state;
             None where the server does not say (stock Flower), which counts as accepted.
     """
+    if not records:  # most rules keep nothing
+        return ClientState()
     if acknowledged == NOT_ACKNOWLEDGED and f"{_COMMITTED}.arrays" in records:
         _write(records, _COMMITTED, ClientState())
     if _TASK in records:

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.app import Message
 
-from fedpref.flower.records import payload_bytes
+from fedpref.flower.records import Contents, payload_bytes
 from fedpref.flower.timed import Snapshot
 from fedpref.flower.wire import FLAT, schema_from
 
@@ -68,8 +68,8 @@ class Disclosure:
         self._failures = _Seen()
         self._longest_reason = 0
 
-    def see(self, reply: Message) -> None:
-        """Count a reply, whatever it holds. Never raises on account of its content."""
+    def see(self, reply: Message, contents: Contents) -> None:
+        """Count a reply, whatever its ``contents`` are. Never raises on their account."""
         node = reply.metadata.src_node_id
         if not reply.has_content():
             self._failures.messages += 1
@@ -77,7 +77,7 @@ class Disclosure:
             reason = reply.error.reason if reply.has_error() else None
             self._longest_reason = max(self._longest_reason, len(reason or ""))
             return
-        form, values = self._read(reply)
+        form, values = self._read(contents)
         seen = self._forms.get(form)
         if seen is None:
             form = form if self._has_room(form) else _UNLISTED
@@ -97,23 +97,21 @@ class Disclosure:
                 seen.lows[index] = min(seen.lows[index], number)
                 seen.highs[index] = max(seen.highs[index], number)
 
-    def _read(self, reply: Message) -> tuple[_Form, list[Any]]:
-        manifest, arrays, numbers, entries = "", [], [], []
-        values: list[Any] = []
-        for record in reply.content.values():
-            if isinstance(record, MetricRecord):
-                for name, value in record.items():
-                    numbers.append(f"{name}[{len(value)}]" if isinstance(value, list) else name)
-                    values.append(value)
-            elif isinstance(record, ConfigRecord):
-                entries += record
-                if isinstance(named := record.get("manifest"), str):
-                    manifest = named
-            elif isinstance(record, ArrayRecord):
-                for name, array in record.items():
-                    size = payload_bytes(array)
-                    self._bytes += size
-                    arrays.append((name, array.dtype, tuple(array.shape), size))
+    def _read(self, contents: Contents) -> tuple[_Form, list[Any]]:
+        manifest, arrays = "", list[_Tensor]()
+        numbers, entries, values = list[str](), list[str](), list[Any]()
+        for metrics in contents.metrics.values():
+            values += metrics.values()
+            numbers += [f"{k}[{len(v)}]" if isinstance(v, list) else k for k, v in metrics.items()]
+        for config in contents.config.values():
+            entries += config
+            if isinstance(named := config.get("manifest"), str):
+                manifest = named
+        for record in contents.arrays.values():
+            for name, array in record.items():
+                size = payload_bytes(array)
+                self._bytes += size
+                arrays.append((name, array.dtype, tuple(array.shape), size))
         return _Form(manifest, tuple(arrays), tuple(numbers), tuple(entries)), values
 
     def _has_room(self, form: _Form) -> bool:

@@ -13,7 +13,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.app import Message
@@ -25,7 +25,7 @@ from fedpref.flower.disclosure import Disclosure
 from fedpref.flower.framing import framed_bytes
 from fedpref.flower.idle import idle_of
 from fedpref.flower.passed_on import PassedOn
-from fedpref.flower.records import array_bytes
+from fedpref.flower.records import NOTHING, Contents, read
 from fedpref.flower.timed import Snapshot, TimedGrid, below
 from fedpref.flower.validation import Rejection, ReplyLimits, validate_reply
 from fedpref.types import OK, Arrival, ClientId, ClientState, Task, Update, Wait
@@ -44,7 +44,7 @@ _MOST_CLOSED_REMEMBERED = 10_000
 _LOST_CODES = frozenset({3, 4, 5})
 
 
-@dataclass(frozen=True)
+@dataclass
 class Traffic:
     """Bytes so far: ``raw`` is tensor data, ``framed`` the serialised messages that carry it."""
 
@@ -53,18 +53,8 @@ class Traffic:
     framed_down_bytes: int = 0
     framed_up_bytes: int = 0
 
-    def plus(self, more: Traffic) -> Traffic:
-        """The sum of both."""
-        return Traffic(
-            self.raw_down_bytes + more.raw_down_bytes,
-            self.raw_up_bytes + more.raw_up_bytes,
-            self.framed_down_bytes + more.framed_down_bytes,
-            self.framed_up_bytes + more.framed_up_bytes,
-        )
 
-
-@dataclass(frozen=True, eq=False)
-class _Open:
+class _Open(NamedTuple):
     """A task in flight."""
 
     task: Task
@@ -82,7 +72,7 @@ class _Books:
     closed: OrderedDict[str, str] = field(default_factory=OrderedDict)  # the oldest first
     acknowledged: dict[ClientId, int] = field(default_factory=dict)
     rejections: Counter[ClientId] = field(default_factory=Counter)  # in a row
-    traffic: Traffic = Traffic()
+    traffic: Traffic = field(default_factory=Traffic)
     refused: Counter[str] = field(default_factory=Counter)
     disclosed: Disclosure = field(default_factory=Disclosure)
     passed_on: PassedOn = field(default_factory=PassedOn)
@@ -140,7 +130,7 @@ class Exchange:
     @property
     def traffic(self) -> Traffic:
         """Bytes sent and received so far."""
-        return self._books.traffic
+        return dataclasses.replace(self._books.traffic)
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -192,8 +182,7 @@ class Exchange:
         while self._books.open and num_counted < wait.count:
             until_s = min(wait.until_s, self._next_expiry_s())
             replies = self.grid.next_arrivals(self._books.open.keys(), until_s)
-            for reply in replies:
-                take(self._receive(reply, version))
+            take([arrival for reply in replies for arrival in self._receive(reply, version)])
             take(self._expire(version))
             if not replies and self.clock_s < until_s:  # time stands still: nothing will ever come
                 take(self._give_up(self._books.open, LOST, "no answer will come", version))
@@ -231,10 +220,10 @@ class Exchange:
                 books.acknowledged.get(task.client_id, wire.NOT_ACKNOWLEDGED),
             )
             expires_s = min(task.expires_s, now_s + self.patience_s)
-            raw = array_bytes(message.content)
-            books.traffic = books.traffic.plus(
-                Traffic(raw_down_bytes=raw, framed_down_bytes=framed_bytes(message))
-            )
+            contents = read(message.content)
+            raw = contents.array_bytes
+            books.traffic.raw_down_bytes += raw
+            books.traffic.framed_down_bytes += framed_bytes(message, contents)
             messages.append(message)
             entries.append(_Open(_expiring(task, expires_s), now_s, raw))
         books.passed_on.sent(tasks)
@@ -263,8 +252,9 @@ class Exchange:
     def _receive(self, reply: Message, version: int) -> list[Arrival]:
         """The arrival of a reply; none for a reply that belongs to no open task."""
         books = self._books
+        contents = read(reply.content) if reply.has_content() else NOTHING
         if not (reply.has_error() and reply.error.code in _LOST_CODES):  # those are the network's words
-            books.disclosed.see(reply)
+            books.disclosed.see(reply, contents)
         message_id = reply.metadata.reply_to_message_id
         entry = books.open.get(message_id)
         if entry is None:
@@ -274,11 +264,10 @@ class Exchange:
             books.refused["wrong_sender"] += 1
             return []
         self._close(message_id, "duplicate")
-        bytes_up = array_bytes(reply.content) if reply.has_content() else 0
-        books.traffic = books.traffic.plus(
-            Traffic(raw_up_bytes=bytes_up, framed_up_bytes=framed_bytes(reply))
-        )
-        outcome = self._judge(reply, entry.task)
+        bytes_up = contents.array_bytes
+        books.traffic.raw_up_bytes += bytes_up
+        books.traffic.framed_up_bytes += framed_bytes(reply, contents)
+        outcome = self._judge(reply, contents, entry.task)
         if isinstance(outcome, Update):
             self._acknowledge(entry.task)
             books.passed_on.answered(entry.task, outcome)
@@ -296,12 +285,12 @@ class Exchange:
         if self._books.rejections[client_id] >= _REJECTIONS_BEFORE_RESET:
             self._books.acknowledged.pop(client_id, None)
 
-    def _judge(self, reply: Message, task: Task) -> Update | Rejection:
+    def _judge(self, reply: Message, contents: Contents, task: Task) -> Update | Rejection:
         if reply.has_error():
             code = LOST if reply.error.code in _LOST_CODES else FAILED
             return Rejection(code, reply.error.reason or f"Flower error {reply.error.code}")
         known = self.shard_pairs[task.client_id] if self.shard_pairs is not None else None
-        return validate_reply(reply, task, self.limits, known)
+        return validate_reply(contents, task, self.limits, known)
 
     def _expire(self, version: int) -> list[Arrival]:
         """Give up the tasks whose time is over."""

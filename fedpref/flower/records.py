@@ -1,4 +1,4 @@
-"""Reading Flower's records: those of one kind, and the arrays in them, quickly and without trust.
+"""Reading Flower's records by kind, and the arrays in them, quickly and without trust.
 
 Flower's own ways (``content.array_records``, ``Array(ndarray)``, ``array.numpy()``) build synchronised
 dictionaries and parse Python text with every call; for small adapters that costs more than the training.
@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TypeVar
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fedpref.flower._shim import array_of, data_of
 
-__all__ = ["array_bytes", "decoded", "flat_array", "of_kind", "payload_bytes"]
-
-R = TypeVar("R", ArrayRecord, MetricRecord, ConfigRecord)
+__all__ = ["NOTHING", "Contents", "decoded", "flat_array", "payload_bytes", "read", "viewed"]
 
 # The header of a flat float32 array in NumPy's format 1.0, padded to a multiple of 64 bytes.
 _FLAT_HEADER = re.compile(
@@ -25,12 +25,39 @@ _FLAT_HEADER = re.compile(
     rb"'shape': \((0|[1-9][0-9]{0,17}),\), \} *\n",
     re.DOTALL,
 )
+_VERSION_1 = b"\x93NUMPY\x01"
 _ALIGNMENT = 64
+_FLOAT32 = np.dtype("<f4")
 
 
-def of_kind(content: RecordDict, kind: type[R]) -> dict[str, R]:
-    """The records of one kind, by name, in order."""
-    return {key: record for key, record in data_of(content).items() if isinstance(record, kind)}
+class Contents(NamedTuple):
+    """The records of a message by kind and name, in order: the very ones inside, not to be changed."""
+
+    arrays: dict[str, Mapping[str, Array]]
+    metrics: dict[str, Mapping[str, Any]]
+    config: dict[str, Mapping[str, Any]]
+
+    @property
+    def array_bytes(self) -> int:
+        """Bytes of tensor data, without names and NumPy's headers."""
+        return sum([payload_bytes(array) for record in self.arrays.values() for array in record.values()])
+
+
+NOTHING = Contents({}, {}, {})
+
+
+def read(content: RecordDict) -> Contents:
+    """The records of each kind."""
+    contents = Contents({}, {}, {})
+    for key, record in data_of(content).items():
+        contents[_place(record.__class__)][key] = data_of(record)
+    return contents
+
+
+@lru_cache
+def _place(kind: type) -> int:
+    """Which of ``Contents`` holds a record; kept, because Flower's classes answer ``isinstance`` slowly."""
+    return [issubclass(kind, each) for each in (ArrayRecord, MetricRecord, ConfigRecord)].index(True)
 
 
 def flat_array(values: np.ndarray) -> Array:
@@ -39,12 +66,16 @@ def flat_array(values: np.ndarray) -> Array:
     Args:
         values: shape (n,), float32.
     """
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({len(values)},), }}"
+    data = _flat_header(len(values)) + values.astype(_FLOAT32, copy=False).data
+    return array_of("float32", (len(values),), data)
+
+
+@lru_cache(maxsize=64)  # as many models as are in use at a time, or more
+def _flat_header(num_values: int) -> bytes:
+    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({num_values},), }}"
     length = len(text) + 1
     length += -(10 + length) % _ALIGNMENT
-    header = b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
-    data = header + values.astype("<f4", copy=False).tobytes()
-    return array_of("float32", (len(values),), data)
+    return b"\x93NUMPY\x01\x00" + length.to_bytes(2, "little") + text.ljust(length - 1).encode() + b"\n"
 
 
 def decoded(array: Array) -> np.ndarray:
@@ -53,31 +84,31 @@ def decoded(array: Array) -> np.ndarray:
     Raises:
         Exception: of any kind that NumPy's parser has for bytes that are no array.
     """
-    header = _FLAT_HEADER.match(array.data)
+    return viewed(array).copy()
+
+
+def viewed(array: Array) -> np.ndarray:
+    """As :func:`decoded`, but read-only, and without a copy where the array is a flat one.
+
+    Raises:
+        Exception: as :func:`decoded`.
+    """
+    data = array.data
+    header = _FLAT_HEADER.match(data)
     if header is not None and header.end() == 10 + int.from_bytes(header[1], "little"):
         length = int(header[2])
-        if len(array.data) - header.end() == 4 * length:
-            return np.frombuffer(array.data, "<f4", length, header.end()).astype(np.float32)
-    values = np.lib.format.read_array(io.BytesIO(array.data), allow_pickle=False)
-    if values.nbytes > len(array.data):
+        if len(data) - header.end() == 4 * length:
+            return np.frombuffer(data, _FLOAT32, length, header.end())
+    values = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    if values.nbytes > len(data):
         raise ValueError("the array is larger than its bytes")
+    values.flags.writeable = False
     return values
 
 
-def array_bytes(content: RecordDict) -> int:
-    """Bytes of tensor data in records, without names and NumPy's headers."""
-    return sum(
-        payload_bytes(array) for record in of_kind(content, ArrayRecord).values() for array in record.values()
-    )
-
-
 def payload_bytes(array: Array) -> int:
-    """Bytes of tensor data in one array, without NumPy's header."""
-    return len(array.data) - _header_bytes(array.data)
-
-
-def _header_bytes(data: bytes) -> int:
-    """Length of the header of a version 1 ``.npy``; 0 for bytes that are none."""
-    if data[:7] != b"\x93NUMPY\x01" or len(data) < 10:
-        return 0
-    return min(len(data), 10 + int.from_bytes(data[8:10], "little"))
+    """Bytes of tensor data in one array, without NumPy's header (of version 1, the only one we know)."""
+    data = array.data
+    if data.startswith(_VERSION_1) and len(data) >= 10:
+        return max(0, len(data) - 10 - int.from_bytes(data[8:10], "little"))
+    return len(data)

@@ -12,16 +12,17 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array
 
 from fedpref.errors import ConfigurationError
-from fedpref.flower.records import decoded, of_kind
+from fedpref.flower.records import Contents, viewed
 from fedpref.flower.wire import FLAT, NUM_EXAMPLES, schema_from, split
 from fedpref.types import Schema, Task, Update, Weights
 
 __all__ = ["Rejection", "ReplyLimits", "expected_schema", "validate_reply"]
 
 _GIB = 2**30
+_FLOAT32 = np.dtype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -67,23 +68,22 @@ class _Refused(Exception):
 
 
 def validate_reply(
-    message: Message, task: Task, limits: ReplyLimits, shard_pairs: int | None = None
+    contents: Contents, task: Task, limits: ReplyLimits, shard_pairs: int | None = None
 ) -> Update | Rejection:
-    """Judge the content of a reply; whatever it holds, the answer is an update or a rejection.
+    """Judge the contents of a reply; whatever they are, the answer is an update or a rejection.
 
     Args:
-        message: a reply with content.
+        contents: of the reply.
         task: what was asked.
         limits: what no honest reply exceeds.
         shard_pairs: what the server itself knows of the size of this client's shard; None if nothing.
     """
-    content = message.content
     try:
-        _check_size(content, limits)
-        _check_task(content, task)
-        num_pairs, metrics = _read_metrics(content, limits, shard_pairs)
+        _check_size(contents, limits)
+        _check_task(contents, task)
+        num_pairs, metrics = _read_metrics(contents, limits, shard_pairs)
         expected = expected_schema(task)
-        weights = _read_weights(content)
+        weights = _read_weights(contents)
         _check_weights(weights, expected)
         delta = _delta(weights, task.weights)
         _check_norm(delta, limits)
@@ -102,49 +102,48 @@ def expected_schema(task: Task) -> Schema:
 # ------------------------------------------------------------------------- one check a function
 
 
-def _check_size(content: RecordDict, limits: ReplyLimits) -> None:
+def _check_size(contents: Contents, limits: ReplyLimits) -> None:
     # The length of the bytes, not the declared shape: the declaration is the client's word.
-    records = of_kind(content, ArrayRecord).values()
-    size = sum(len(array.data) for record in records for array in record.values())
+    size = sum([len(array.data) for record in contents.arrays.values() for array in record.values()])
     if size > limits.max_reply_bytes:
         raise _Refused(
             "size", f"reply is {size / _GIB:.1f} GiB, limit {limits.max_reply_bytes / _GIB:.1f} GiB"
         )
 
 
-def _check_task(content: RecordDict, task: Task) -> None:
-    for record in of_kind(content, ConfigRecord).values():
+def _check_task(contents: Contents, task: Task) -> None:
+    for record in contents.config.values():
         answered = record.get("task", task.number)
         if answered != task.number:
             raise _Refused("wrong_task", f"answers task {answered!r:.40}, asked was task {task.number}")
 
 
 def _read_metrics(
-    content: RecordDict, limits: ReplyLimits, shard_pairs: int | None
+    contents: Contents, limits: ReplyLimits, shard_pairs: int | None
 ) -> tuple[int, dict[str, float]]:
-    records = of_kind(content, MetricRecord)
+    records = contents.metrics
     if len(records) > 1:
         raise _Refused("type", f"one metric record expected, got {sorted(records)!r:.80}")
-    record: Mapping[str, object] = next(iter(records.values()), MetricRecord())
+    record: Mapping[str, object] = next(iter(records.values()), {})
     if NUM_EXAMPLES not in record:
         raise _Refused("missing_metric", f"metric '{NUM_EXAMPLES}' missing; got {sorted(record)!r:.80}")
     num_pairs = _read_num_pairs(record[NUM_EXAMPLES], limits, shard_pairs)
     metrics = {}
-    for name in sorted(record):
-        value = record[name]
+    for name, value in sorted(record.items()):
         if name == NUM_EXAMPLES:
             continue
         if not isinstance(value, (int, float)):
             raise _Refused("type", f"metric '{name}' must be one number, got {value!r:.60}")
-        if not _is_finite(value):
+        number = float(value)
+        if not math.isfinite(number):
             raise _Refused("non_finite", f"metric '{name}' is {value}")
-        metrics[name] = float(value)
+        metrics[name] = number
     return num_pairs, metrics
 
 
 def _read_num_pairs(value: Any, limits: ReplyLimits, shard_pairs: int | None) -> int:
     most = limits.max_num_pairs
-    is_number = isinstance(value, (int, float)) and _is_finite(value)
+    is_number = isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
     if not is_number or value != math.floor(value) or not 1 <= value <= most:
         detail = f"{NUM_EXAMPLES} must be a finite whole number in [1, {most:.0e}], got {value!r:.40}"
         raise _Refused("weight", detail)
@@ -153,22 +152,18 @@ def _read_num_pairs(value: Any, limits: ReplyLimits, shard_pairs: int | None) ->
     return int(value)
 
 
-def _is_finite(value: int | float) -> bool:
-    return isinstance(value, int) or math.isfinite(value)
-
-
-def _read_weights(content: RecordDict) -> dict[str, np.ndarray]:
+def _read_weights(contents: Contents) -> dict[str, np.ndarray]:
     """Arrays of a reply by name, in whatever dtype and shape they have."""
-    records = of_kind(content, ArrayRecord)
+    records = contents.arrays
     if len(records) > 1:
         raise _Refused("keys", f"one array record expected, got {sorted(records)!r:.80}")
     record: Mapping[str, Array] = next(iter(records.values()), {})
     arrays = {key: _decoded(key, record[key]) for key in record}
-    manifest = next((r["manifest"] for r in of_kind(content, ConfigRecord).values() if "manifest" in r), None)
-    if manifest is None or set(arrays) != {FLAT}:
+    manifest = next((r["manifest"] for r in contents.config.values() if "manifest" in r), None)
+    if manifest is None or list(arrays) != [FLAT]:
         return arrays
     flat = arrays[FLAT]
-    if flat.dtype != np.float32:
+    if flat.dtype != _FLOAT32:
         raise _Refused("dtype", f"array '{FLAT}' has dtype {flat.dtype}, expected float32")
     try:
         return split(flat, schema_from(manifest))
@@ -178,24 +173,24 @@ def _read_weights(content: RecordDict) -> dict[str, np.ndarray]:
 
 def _decoded(key: str, array: Array) -> np.ndarray:
     try:
-        return decoded(array)
+        return viewed(array)
     except Exception as error:  # NumPy's parser fails in any way on bytes that are no array
         raise _Refused("type", f"array '{key:.40}' cannot be decoded without pickle") from error
 
 
 def _check_weights(weights: Weights, expected: Schema) -> None:
-    if set(weights) != set(expected):
+    if weights.keys() != expected.keys():
         unexpected, missing = sorted(set(weights) - set(expected)), sorted(set(expected) - set(weights))
         raise _Refused("keys", f"unexpected arrays {unexpected!r:.120}; missing {missing!r:.120}")
     for key in sorted(expected):
-        if weights[key].dtype != np.float32:
+        if weights[key].dtype != _FLOAT32:
             raise _Refused("dtype", f"array '{key}' has dtype {weights[key].dtype}, expected float32")
     _check_ranks(weights, expected)
     for key, shape in sorted(expected.items()):
         array = weights[key]
         if array.shape != tuple(shape):
             raise _Refused("shape", f"array '{key}' has shape {array.shape}, expected {tuple(shape)}")
-        bad = int(array.size - np.count_nonzero(np.isfinite(array)))
+        bad = array.size - np.count_nonzero(np.isfinite(array))
         if bad:
             raise _Refused("non_finite", f"array '{key}' has {bad} non-finite values of {array.size}")
 
@@ -225,6 +220,6 @@ def _delta(weights: Weights, received: Weights) -> dict[str, np.ndarray]:
 
 
 def _check_norm(delta: Weights, limits: ReplyLimits) -> None:
-    norm = math.sqrt(sum(float(np.square(array).sum()) for array in delta.values()))
+    norm = math.sqrt(sum([float(np.vdot(array, array)) for array in delta.values()]))
     if norm > limits.max_update_norm:
         raise _Refused("norm", f"update norm {norm:.1e} exceeds {limits.max_update_norm:.1e}")

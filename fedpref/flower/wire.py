@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -24,8 +24,8 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedpref.errors import ConfigurationError
-from fedpref.flower._shim import record_of
-from fedpref.flower.records import decoded, flat_array, of_kind
+from fedpref.flower._shim import message_of, record_of, reply_of
+from fedpref.flower.records import decoded, flat_array, read, viewed
 from fedpref.types import ClientId, Reply, Scalar, Schema, Settings, Task, Weights
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "NUM_EXAMPLES",
     "Packed",
     "Received",
+    "Unpack",
     "answer",
     "manifest_of",
     "message_type",
@@ -46,7 +47,9 @@ __all__ = [
     "schema_from",
     "schema_of",
     "send",
+    "shared_unpack",
     "split",
+    "unpack",
 ]
 
 FLAT = "flat"
@@ -84,24 +87,55 @@ def pack(weights: Weights) -> Packed:
             raise ConfigurationError(
                 f"weights '{key}' are {dtype}, but only float32 travels: convert them before they are sent"
             )
-    flats = [weights[key].ravel() for key in sorted(weights)]
-    flat = np.concatenate(flats) if flats else np.zeros(0, np.float32)
-    return Packed(flat_array(flat), manifest_of(schema_of(weights)))
+    keys = sorted(weights)
+    flats = [weights[key].ravel() for key in keys] or [np.zeros(0, np.float32)]
+    flat = flats[0] if len(flats) == 1 else np.concatenate(flats)
+    return Packed(flat_array(flat), _manifest(tuple([(key, weights[key].shape) for key in keys])))
+
+
+Unpack = Callable[[Packed], dict[str, np.ndarray]]
+"""Inverse of :func:`pack`."""
+
+
+def unpack(packed: Packed) -> dict[str, np.ndarray]:
+    """Inverse of :func:`pack`: copies, which their owner may write to.
+
+    Raises:
+        Exception: of any kind, for arrays that no server of ours has sent.
+    """
+    return split(decoded(packed.array), schema_from(packed.manifest))
+
+
+def shared_unpack() -> Unpack:
+    """As :func:`unpack`, but read-only, and what was unpacked before is handed out again.
+
+    For messages that live in one process and carry one and the same Flower array, such as those of a cohort.
+    """
+    known: dict[tuple[int, str], tuple[Packed, dict[str, np.ndarray]]] = {}
+
+    def unpack_once(packed: Packed) -> dict[str, np.ndarray]:
+        key = id(packed.array), packed.manifest
+        if key not in known:
+            weights = split(viewed(packed.array), schema_from(packed.manifest))
+            known[key] = packed, weights  # the array is kept, so that its id stays its own
+        return dict(known[key][1])
+
+    return unpack_once
 
 
 def split(flat: np.ndarray, schema: Schema) -> dict[str, np.ndarray]:
-    """Cut a flat array of shape (sum of sizes,) into named copies, in name order.
+    """Cut a flat array of shape (sum of sizes,) into named views, in name order.
 
     Raises:
         ValueError: the sizes do not add up.
     """
-    total = sum(math.prod(shape) for shape in schema.values())
+    total = sum([math.prod(shape) for shape in schema.values()])
     if flat.shape != (total,):
         raise ValueError(f"the flat array has shape {flat.shape}, its names need ({total},)")
     weights, start = {}, 0
     for key in sorted(schema):
         end = start + math.prod(schema[key])
-        weights[key] = flat[start:end].reshape(schema[key]).copy()
+        weights[key] = flat[start:end].reshape(schema[key])
         start = end
     return weights
 
@@ -155,7 +189,7 @@ def named_arrays(weights: Weights) -> ArrayRecord:
     return ArrayRecord({key: Array(np.asarray(weights[key], np.float32)) for key in sorted(weights)})
 
 
-def named_weights(record: ArrayRecord) -> dict[str, np.ndarray]:
+def named_weights(record: Mapping[str, Array]) -> dict[str, np.ndarray]:
     """Inverse of :func:`named_arrays`; other float types, which stock strategies make, become float32.
 
     Raises:
@@ -211,7 +245,7 @@ def send(task: Task, packed: Packed, node_id: int, seed: int, acknowledged: int)
     )
     for name, value in task.settings.items():  # a strategy's own: Flower checks their types
         record[_SETTING + name] = python_scalar(value)
-    return Message(content, node_id, message_type(task.kind), group_id=str(task.version))
+    return message_of(content, node_id, message_type(task.kind), str(task.version))
 
 
 def python_scalar(value: Any) -> Any:
@@ -236,7 +270,9 @@ class Received(NamedTuple):
     is_flat: bool
 
 
-def receive(message: Message, client_id: ClientId, seed: int, own: Mapping[str, tuple[int, ...]]) -> Received:
+def receive(
+    message: Message, client_id: ClientId, seed: int, own: Schema, unpack: Unpack = unpack
+) -> Received:
     """A message as a task, ours or of a stock Flower strategy.
 
     Args:
@@ -244,15 +280,16 @@ def receive(message: Message, client_id: ClientId, seed: int, own: Mapping[str, 
         client_id: who reads it.
         seed: used where the message brings none.
         own: the rule's own names and shapes, used where the message brings none.
+        unpack: reads the weights of our own messages.
 
     Raises:
         ConfigurationError: a stock message whose arrays are not the rule's.
     """
-    config = _only(of_kind(message.content, ConfigRecord))
-    arrays = _only(of_kind(message.content, ArrayRecord))
+    contents = read(message.content)
+    config, arrays = _only(contents.config), _only(contents.arrays)
     if "manifest" not in config:
         return _receive_stock(message.metadata.message_type, config, arrays, client_id, seed, own)
-    task = _task(config, client_id, split(decoded(arrays[FLAT]), schema_from(config["manifest"])))
+    task = _task(config, client_id, unpack(Packed(arrays[FLAT], config["manifest"])))
     return Received(task, (config["seed"], "task", task.number), config["acknowledged"], True)
 
 
@@ -264,7 +301,7 @@ def outline(message: Message, client_id: ClientId) -> Task | None:
     Raises:
         Exception: of any kind, for a message that no server of ours has sent.
     """
-    config = _only(of_kind(message.content, ConfigRecord))
+    config = _only(read(message.content).config)
     return _task(config, client_id, _hollow(config["manifest"])) if "manifest" in config else None
 
 
@@ -274,7 +311,7 @@ def _hollow(manifest: str) -> Weights:
     return {key: np.broadcast_to(zero, shape) for key, shape in schema_from(manifest).items()}
 
 
-def _task(config: ConfigRecord, client_id: ClientId, weights: Weights) -> Task:
+def _task(config: Mapping[str, Any], client_id: ClientId, weights: Weights) -> Task:
     return Task(
         client_id=client_id,
         weights=weights,
@@ -288,7 +325,12 @@ def _task(config: ConfigRecord, client_id: ClientId, weights: Weights) -> Task:
 
 
 def _receive_stock(
-    kind: str, config: ConfigRecord, arrays: ArrayRecord, client_id: ClientId, seed: int, own: Schema
+    kind: str,
+    config: Mapping[str, Any],
+    arrays: Mapping[str, Array],
+    client_id: ClientId,
+    seed: int,
+    own: Schema,
 ) -> Received:
     weights: Weights = named_weights(arrays)
     is_flat = set(weights) == {FLAT} and FLAT not in own
@@ -341,4 +383,4 @@ def answer(message: Message, received: Received, reply: Reply) -> Message:
     if received.task.kind != "evaluate":
         flat = {FLAT: packed.array}
         records["arrays"] = record_of(ArrayRecord, flat) if received.is_flat else named_arrays(reply.weights)
-    return Message(record_of(RecordDict, records), reply_to=message)
+    return reply_of(record_of(RecordDict, records), message)

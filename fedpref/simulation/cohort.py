@@ -45,9 +45,7 @@ class Cohort:
     def start(self, app: ClientApp) -> _CohortWorkers:
         """Nothing to start."""
         if not isinstance(app, RuleApp) or not app.in_cohorts:
-            _log.warning(
-                "executor=cohort: this client rule has no batched form; clients train one by one"
-            )
+            _log.warning("executor=cohort: this client rule has no batched form; clients train one by one")
         return _CohortWorkers(app, self.max_clients)
 
 

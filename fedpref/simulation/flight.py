@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import Error, Message, RecordDict
 
-from fedpref.flower.records import array_bytes, of_kind
+from fedpref.flower.records import Contents, read
 from fedpref.types import ClientId
 
 __all__ = ["Flight", "number_of", "unavailable", "work_of"]
@@ -65,9 +65,9 @@ def unavailable(message: Message, reason: str) -> Message:
     return Message(Error(_NODE_UNAVAILABLE, reason), reply_to=message)
 
 
-def number_of(message: Message, order: int) -> int:
+def number_of(contents: Contents, order: int) -> int:
     """The task's number, the address of what happens to it; the order of sending where it has none."""
-    for record in of_kind(message.content, ConfigRecord).values():
+    for record in contents.config.values():
         if "task" in record:
             return int(record["task"])
     return order
@@ -80,7 +80,7 @@ def work_of(reply: Message) -> tuple[float, int]:
     """
     if not reply.has_content():
         return 0.0, 0
-    metrics = of_kind(reply.content, MetricRecord).values()
-    counts = [record["flops"] for record in metrics if "flops" in record]
+    contents = read(reply.content)
+    counts = [record["flops"] for record in contents.metrics.values() if "flops" in record]
     flops = sum(float(n) for n in counts if isinstance(n, (int, float)) and 0 <= n < math.inf)
-    return flops, array_bytes(reply.content)
+    return flops, contents.array_bytes

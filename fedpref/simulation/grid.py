@@ -24,11 +24,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fedpref.flower import _shim
-from fedpref.flower.records import array_bytes
+from fedpref.flower.records import read
 from fedpref.flower.timed import Snapshot
 from fedpref.simulation.client_store import ClientStore
 from fedpref.simulation.executor import Executor, Job
-from fedpref.simulation.fleet import Fleet, lost_at, node_config, timing
+from fedpref.simulation.fleet import Device, Fleet, lost_at, node_config, timing
 from fedpref.simulation.flight import Flight, number_of, unavailable, work_of
 from fedpref.types import ClientId, Workload
 
@@ -129,13 +129,12 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send; a client that is still at work starts when it is free."""
-        stamped = []
-        for message in messages:
-            stamped.append(_shim.stamp(message, f"m{self._num_sent}"))
-            self._num_sent += 1
-        for batch in _one_a_node(stamped, self._num_sent - len(stamped)):
+        first = self._num_sent
+        stamped = [_shim.stamp(message, f"m{order}") for order, message in enumerate(messages, first)]
+        self._num_sent += len(stamped)
+        for batch in _one_a_node(stamped, first):
             self._dispatch(batch)
-        return [message.metadata.message_id for message in stamped]
+        return [f"m{order}" for order in range(first, self._num_sent)]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Replies that have arrived; if there are none, the clock jumps to the next one."""
@@ -232,22 +231,24 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         jobs, flights = [], []
         online = self.devices.online(self._clock_s)
         for order, message in messages:
-            client_id = message.metadata.dst_node_id - 1
+            metadata = _shim.fields_of(message.metadata)
+            client_id = metadata["_dst_node_id"] - 1
             reason = None
             if not 0 <= client_id < len(self.nodes):
                 client_id, reason = -1, "there is no such node"
             elif not _contains(online, client_id):
                 reason = "its device is offline"
-            flight = Flight(message.metadata.message_id, order, client_id, self._clock_s)
+            flight = Flight(metadata["_message_id"], order, client_id, self._clock_s)
             if reason is None:
                 state = self.client_records(client_id)
                 for earlier in self._queues.get(client_id, ()):  # its state passes from task to task
                     self._collect(earlier)
                     flight.start_s = max(flight.start_s, earlier.arrival_s)
                     state = state if earlier.state is None else earlier.state
-                context = self._context(client_id, state)
-                self._foresee(flight, message, context)
-                jobs.append(Job(message, context, self.devices.device(client_id).name))
+                device = self.devices.device(client_id)
+                context = self._context(client_id, device, state)
+                self._foresee(flight, device, message, context)
+                jobs.append(Job(message, context, device.name))
                 flights.append(flight)
             else:
                 flight.arrival_s, flight.reply = self._clock_s, unavailable(message, reason)
@@ -256,10 +257,10 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         for flight, ticket in zip(flights, self._workers.submit(jobs), strict=True):
             flight.ticket = ticket
 
-    def _foresee(self, flight: Flight, message: Message, context: Context) -> None:
+    def _foresee(self, flight: Flight, device: Device, message: Message, context: Context) -> None:
         """When the answer is there at the earliest."""
-        device = self.devices.device(flight.client_id)
-        flight.number, flight.bytes_down = number_of(message, flight.order), array_bytes(message.content)
+        contents = read(message.content)
+        flight.number, flight.bytes_down = number_of(contents, flight.order), contents.array_bytes
         flops = self._foresight(message, context).flops
         least = timing(device, self.devices.seed, flight.number, flops, flight.bytes_down, 0)
         flight.message = message
@@ -313,9 +314,8 @@ class VirtualGrid(Grid):  # type: ignore[misc]  # Flower is untyped here
         if not queue:
             del self._queues[flight.client_id]
 
-    def _context(self, client_id: ClientId, state: RecordDict) -> Context:
-        own = {"partition-id": client_id, "num-partitions": len(self.nodes)}
-        config = own | node_config(self.devices.device(client_id))
+    def _context(self, client_id: ClientId, device: Device, state: RecordDict) -> Context:
+        config = {"partition-id": client_id, "num-partitions": len(self.nodes), **node_config(device)}
         return Context(_RUN_ID, self.nodes[client_id], config, state, {})
 
     # -------------------------------------------------------------------------- checkpoint
@@ -370,8 +370,9 @@ def _one_a_node(messages: Sequence[Message], first: int) -> list[list[tuple[int,
     batches: list[list[tuple[int, Message]]] = []
     seen: dict[int, int] = {}
     for order, message in enumerate(messages, first):
-        nth = seen.get(message.metadata.dst_node_id, 0)
-        seen[message.metadata.dst_node_id] = nth + 1
+        node_id = message.metadata.dst_node_id
+        nth = seen.get(node_id, 0)
+        seen[node_id] = nth + 1
         if nth == len(batches):
             batches.append([])
         batches[nth].append((order, message))

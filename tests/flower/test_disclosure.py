@@ -8,6 +8,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from fedpref.flower import _shim
 from fedpref.flower.disclosure import _MOST_FORMS, Disclosure
+from fedpref.flower.records import read
 
 BIAS = {"name": "head.bias", "dtype": "float32", "shape": [1], "bytes_per_message": 4}
 WEIGHT = {"name": "head.weight", "dtype": "float32", "shape": [3], "bytes_per_message": 12}
@@ -21,6 +22,10 @@ def reply_of(node, manifest="[]", arrays=None, metrics=None):
     if arrays is not None:
         records["arrays"] = ArrayRecord({name: Array(array) for name, array in arrays.items()})
     return Message(RecordDict(records), reply_to=asked)
+
+
+def see(disclosure, reply):
+    disclosure.see(reply, read(reply.content))
 
 
 def by_name(rows):
@@ -82,14 +87,14 @@ def test_counters_survive_a_checkpoint(toy):
 @pytest.mark.parametrize("manifest", ["[]", "no manifest", '[["a",[2]]]', '[["a",[-1]]]', "[" * 5000])
 def test_a_manifest_that_does_not_fit_hides_nothing(manifest):
     disclosure = Disclosure()
-    disclosure.see(reply_of(1, manifest, {"flat": np.zeros(3, np.float32)}))
+    see(disclosure, reply_of(1, manifest, {"flat": np.zeros(3, np.float32)}))
     (row,) = disclosure.card()["tensors"]
     assert (row["name"], row["shape"], row["bytes_per_message"]) == ("flat", [3], 12)
 
 
 def test_arrays_by_name_are_listed_as_they_came():
     disclosure = Disclosure()
-    disclosure.see(reply_of(1, arrays={"secret": np.zeros((2, 5), np.float64)}))
+    see(disclosure, reply_of(1, arrays={"secret": np.zeros((2, 5), np.float64)}))
     (row,) = disclosure.card()["tensors"]
     assert row == {
         "name": "secret",
@@ -103,8 +108,8 @@ def test_arrays_by_name_are_listed_as_they_came():
 
 def test_numbers_that_are_none_have_no_range_and_lists_say_how_long_they_are():
     disclosure = Disclosure()
-    disclosure.see(reply_of(1, metrics={"bad": float("nan"), "worse": float("inf"), "row": [3.0, -4.0]}))
-    disclosure.see(reply_of(2, metrics={"bad": 0.5, "worse": float("-inf"), "row": [9.0, 0.0]}))
+    see(disclosure, reply_of(1, metrics={"bad": float("nan"), "worse": float("inf"), "row": [3.0, -4.0]}))
+    see(disclosure, reply_of(2, metrics={"bad": 0.5, "worse": float("-inf"), "row": [9.0, 0.0]}))
     rows = by_name(disclosure.card()["numbers"])
     assert {name: (row["low"], row["high"]) for name, row in rows.items()} == {
         "bad": (0.5, 0.5),
@@ -118,8 +123,8 @@ def test_numbers_that_are_none_have_no_range_and_lists_say_how_long_they_are():
 def test_a_client_that_invents_names_without_end_is_counted_in_bounded_memory():
     disclosure = Disclosure()
     for index in range(2 * _MOST_FORMS):
-        disclosure.see(reply_of(1, metrics={f"name {index}": 1.0}))
-    disclosure.see(reply_of(1, "x" * 2**21))
+        see(disclosure, reply_of(1, metrics={f"name {index}": 1.0}))
+    see(disclosure, reply_of(1, "x" * 2**21))
     card = disclosure.card()
     assert card["replies"] == 2 * _MOST_FORMS + 1
     assert card["unlisted_replies"] == card["replies"] - _MOST_FORMS
@@ -130,7 +135,7 @@ def test_what_json_has_to_hold_does_not_grow_with_the_clients():
     def characters(num_nodes):
         disclosure = Disclosure()
         for node in range(1, num_nodes + 1):
-            disclosure.see(reply_of(node, metrics={"loss": 0.5}))
+            see(disclosure, reply_of(node, metrics={"loss": 0.5}))
         tree, arrays = disclosure.snapshot()
         assert arrays["nodes/0"].tolist() == list(range(1, num_nodes + 1))
         return len(json.dumps(tree))

@@ -3,6 +3,7 @@ import threading
 import time
 
 import numpy as np
+import torch
 
 from fedpref.flower.fence import rng_fence, streams_kept
 from fedpref.seeds import number
@@ -44,3 +45,11 @@ def test_a_loop_that_keeps_the_streams_puts_them_back_once_and_its_fences_still_
         assert (random.random(), float(np.random.normal())) == drawn[0] == drawn[2] != drawn[1]
     after = np.random.get_state(legacy=False)
     assert random.getstate() == before and str(after) == str(state)
+
+
+def test_torch_draws_inside_what_it_draws_after_its_own_seeding_and_goes_on_as_if_nothing_was() -> None:
+    torch.manual_seed(11)
+    expected, before = torch.rand(3), torch.get_rng_state()
+    with rng_fence(11):
+        assert torch.equal(torch.rand(3), expected)
+    assert torch.equal(torch.get_rng_state(), before)

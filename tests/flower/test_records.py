@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedpref.flower import _shim  # noqa: F401  (before anything else imports Flower)
-from fedpref.flower.records import decoded, flat_array, of_kind
+from fedpref.flower.records import decoded, flat_array, read, viewed
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict  # isort: skip
 
@@ -24,11 +24,14 @@ def test_a_flat_array_is_flowers_to_the_byte_and_comes_back(length: int) -> None
     back = decoded(ours)
     assert back.dtype == np.float32 and back.tobytes() == values.tobytes()
     back += 1  # a copy, that its owner may write to
+    seen = viewed(ours)
+    assert seen.tobytes() == values.tobytes() and not seen.flags.writeable
 
 
 @pytest.mark.parametrize("values", [np.zeros((2, 3), np.float32), np.arange(4), np.ones((), np.float32)])
 def test_other_arrays_are_read_by_numpy(values: np.ndarray) -> None:
     np.testing.assert_array_equal(decoded(Array(values)), values)
+    assert decoded(Array(values)).flags.writeable and not viewed(Array(values)).flags.writeable
 
 
 @pytest.mark.parametrize("change", ["short", "long", "claim", "header", "empty", "object"])
@@ -53,7 +56,11 @@ def test_bytes_that_are_no_array_are_refused(change: str) -> None:
 
 
 def test_records_are_found_by_their_kind() -> None:
-    config, metrics, arrays = ConfigRecord({"a": 1}), MetricRecord({"b": 2}), ArrayRecord()
+    class Own(MetricRecord):
+        """Flower takes classes derived from its own for what they are derived from."""
+
+    config, metrics, arrays = ConfigRecord({"a": 1}), Own({"b": 2}), ArrayRecord()
     content = RecordDict({"x": config, "y": metrics, "z": arrays, "w": ConfigRecord()})
-    assert list(of_kind(content, ConfigRecord)) == ["x", "w"]
-    assert of_kind(content, MetricRecord)["y"] is metrics and of_kind(content, ArrayRecord)["z"] is arrays
+    contents = read(content)
+    assert contents.config == {"x": {"a": 1}, "w": {}} and list(contents.config) == ["x", "w"]
+    assert contents.metrics == {"y": {"b": 2}} and contents.arrays == {"z": {}}

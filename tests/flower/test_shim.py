@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from fedpref.flower import _shim
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # isort: skip
+
 ROOT = Path(__file__).resolve().parents[2]
 
 QUIET_RUN = """
@@ -69,3 +73,34 @@ def test_ray_is_imported_only_by_its_own_file_and_only_when_started():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def fields_of(message):
+    """All that a message is made of, but for when it was made."""
+    fields = dict(vars(message.metadata))
+    life_s = fields.pop("_created_at") + fields.pop("_ttl")
+    return type(message), fields, vars(message).keys(), life_s
+
+
+def test_messages_and_replies_are_those_that_flowers_constructor_makes():
+    _shim.adopt_process()
+    content = RecordDict({"config": ConfigRecord({"a": 1})})
+    ours = _shim.stamp(_shim.message_of(content, 7, "train.resume", "3"), "m1")
+    flowers = _shim.stamp(Message(content, 7, "train.resume", group_id="3"), "m1")
+    pairs = [(ours, flowers), (_shim.reply_of(content, flowers), Message(content, reply_to=flowers))]
+    for made, expected in pairs:
+        *parts, ends_s = fields_of(made)
+        *parts_expected, ends_expected_s = fields_of(expected)
+        assert parts == parts_expected and abs(ends_s - ends_expected_s) < 10
+        assert made.content is content and not made.has_error()
+        assert _shim.message_from_bytes(_shim.message_to_bytes(made)).content == content
+    assert pairs[1][0].metadata.src_node_id == 7
+
+
+@pytest.mark.parametrize("kind", [RecordDict, ArrayRecord, MetricRecord, ConfigRecord])
+def test_records_are_those_that_flowers_constructors_make(kind):
+    made, again = _shim.record_of(kind, {}), _shim.record_of(kind, {})
+    assert type(made) is kind and vars(made) == vars(kind())
+    with pytest.raises(TypeError):
+        made["key"] = object()
+    assert len(again) == 0

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim, wire
-from fedpref.flower.records import array_bytes as size_of_arrays
+from fedpref.flower.records import read
 from fedpref.flower.validation import Rejection, ReplyLimits, validate_reply
 from fedpref.types import Task, Update
 
@@ -53,7 +53,7 @@ def as_message(records):
 
 
 def judge(message, asked=None, limits=None, shard_pairs=None):
-    return validate_reply(message, asked or task(), limits or ReplyLimits(), shard_pairs)
+    return validate_reply(read(message.content), asked or task(), limits or ReplyLimits(), shard_pairs)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -186,7 +186,7 @@ def test_any_reply_is_an_update_or_a_code_and_never_an_exception(named, metrics,
         config = config | {"manifest": manifest}
     records = {"arrays": ArrayRecord(named), "metrics": MetricRecord(metrics), "config": ConfigRecord(config)}
     message = as_message(records)
-    assert size_of_arrays(message.content) >= 0
+    assert read(message.content).array_bytes >= 0
     for asked in (task(), task(LORA), task({"w": np.zeros(4, np.float32)})):
         outcome = judge(message, asked, shard_pairs=7)
         if isinstance(outcome, Rejection):

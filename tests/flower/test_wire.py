@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim, wire
 from fedpref.flower.framing import framed_bytes
-from fedpref.flower.records import array_bytes, decoded
+from fedpref.flower.records import decoded, read
 from fedpref.types import Reply, Task
 
 shapes = st.lists(st.integers(0, 3), max_size=3).map(tuple)
@@ -56,6 +56,22 @@ def test_what_is_sent_does_not_follow_later_changes():
     assert decoded(packed.array).tolist() == [7, 0, 1, 2, 3, 4, 5]
 
 
+def test_weights_that_are_unpacked_are_the_receivers_own():
+    packed = wire.pack(weights())
+    first, second = wire.unpack(packed), wire.unpack(packed)
+    first["b"][:] = -1
+    assert second["b"].tolist() == weights()["b"].tolist()
+
+
+def test_shared_weights_are_unpacked_once_and_nobody_can_write_to_them():
+    packed, unpack = wire.pack(weights()), wire.shared_unpack()
+    first, second = unpack(packed), unpack(packed)
+    assert first["b"] is second["b"] and first is not second
+    with pytest.raises(ValueError, match="read-only"):
+        first["b"][:] = -1
+    assert unpack(wire.pack({"b": -weights()["b"]}))["b"].tolist() == (-weights()["b"]).tolist()
+
+
 @pytest.mark.parametrize(
     "manifest", ["", "{}", "[1]", '[["a"]]', '[["a",[-1]]]', '[["a",[true]]]', '[["a",[1]],["a",[1]]]', None]
 )
@@ -82,7 +98,7 @@ def test_a_task_survives_the_wire():
 def test_raw_bytes_count_tensor_data_only():
     task = Task(0, weights(), number=0)
     message = wire.send(task, wire.pack(task.weights), 1, 0, -1)
-    assert array_bytes(message.content) == 4 * 7
+    assert read(message.content).array_bytes == 4 * 7
     assert framed_bytes(message) == len(_shim.message_to_bytes(message)) > 4 * 7
 
 

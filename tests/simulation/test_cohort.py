@@ -109,3 +109,19 @@ def test_a_rule_without_a_batched_form_gives_the_same_bits_and_says_so_once(toy,
 def test_a_cohort_of_nobody_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"executor\.max_clients=0"):
         Cohort(max_clients=0)
+
+
+class Scribbling(LinearReward):
+    """Writes to the weights that it got, which belong to all clients of the cohort."""
+
+    def answer_cohort(self, tasks, shards, states, rngs):
+        tasks[0].weights["score.weight"][:] = 1
+        return super().answer_cohort(tasks, shards, states, rngs)
+
+
+def test_no_client_can_write_to_weights_that_others_train_from() -> None:
+    ends = [
+        federation(rule(Given(DIM)), FedAvg(), executor, rounds=2).run().summary["weights_sha256"]
+        for rule, executor in ((Scribbling, Cohort()), (LinearReward, Inline()))
+    ]
+    assert ends[0] == ends[1]  # the cohort fails, and all are trained one by one
