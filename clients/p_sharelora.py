@@ -9,11 +9,13 @@ head (``linear_lora``), where a client's head is ``w + s B a_i``.
 
 Source: Liu et al. 2025, "A Shared Low-Rank Adaptation Approach to Personalized RLHF", arXiv:2503.19201,
 which trains centrally; here the server averages B and the head. Different here: a client that joins when B is
-trained starts at the centre of the law that the A's are drawn from, where a random A would be noise.
+trained starts at the centre of the law that the A's are drawn from, where a random A would be noise; and own
+factors may have a ridge, without which clients fit their own few pairs the closer, the more often they train.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -61,6 +63,8 @@ class PShareLora:
         refit_steps: the same for one that has, since the shared factor moved on without it. An evaluation
             takes them for every client; 0 serves what is kept.
         precision: of the pull towards where these steps start, against a sum over the client's pairs.
+        ridge: precision of the own factor around zero in training, against a sum over the client's pairs; it
+            is weight decay, ``A / (1 + lr steps ridge / num_pairs)`` after the steps. 0 is ordinary LoRA.
         head_std: standard deviation of the head's initial weights; None means 0 for a linear head, else 0.02.
         dropout: of LoRA in a transformer.
         target_modules: where LoRA sits in a transformer; empty means PEFT's choice.
@@ -84,6 +88,7 @@ class PShareLora:
     adapt_steps: int = 30
     refit_steps: int = 10
     precision: float = 4.0
+    ridge: float = 0.0
     head_std: float | None = None
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ()
@@ -99,6 +104,7 @@ class PShareLora:
         require(self.adapt_steps >= 0, "adapt_steps", self.adapt_steps, "at least 0")
         require(self.refit_steps >= 0, "refit_steps", self.refit_steps, "at least 0")
         most = 2 / self.body.lr  # the body checks its options; beyond this, steps for one pair diverge
+        require(math.isfinite(self.ridge) and self.ridge >= 0, "ridge", self.ridge, "at least 0, and finite")
         require(0 <= self.precision < most, "precision", self.precision, f"from 0 to below {most:g}, 2 / lr")
 
     @property
@@ -162,7 +168,35 @@ class PShareLora:
             return Reply(dict(task.weights), 0, {}), state
         whole = self._whole(task.weights, shard.client_id, state)
         reply, _ = self.body.answer(replace(task, weights=whole), shard, ClientState(), rng)
-        own = ClientState(self._part(reply.weights, is_own=True))
+        return self._parted(reply)
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: the body trains all together."""
+        members = [i for i, shard in enumerate(shards) if len(shard.pairs) > 0 or tasks[i].kind != "train"]
+        wholes = [self._whole(tasks[i].weights, shards[i].client_id, states[i]) for i in members]
+        found = self.body.answer_cohort(
+            [replace(tasks[i], weights=whole) for i, whole in zip(members, wholes, strict=True)],
+            [shards[i] for i in members],
+            [ClientState() for _ in members],
+            [rngs[i] for i in members],
+        )
+        trained = {i: self._parted(reply) for i, (reply, _) in zip(members, found, strict=True)}
+        return [
+            trained[i] if i in trained else (Reply(dict(task.weights), 0, {}), state)
+            for i, (task, state) in enumerate(zip(tasks, states, strict=True))
+        ]
+
+    def _parted(self, reply: Reply) -> tuple[Reply, ClientState]:
+        """What of the body's reply is sent, and what is kept."""
+        decay = 1 + self.body.lr * reply.metrics["steps_done"] * self.ridge / reply.num_pairs
+        trained = self._part(reply.weights, is_own=True)
+        own = ClientState({key: array / np.float32(decay) for key, array in trained.items()})
         return reply._replace(weights=self._part(reply.weights, is_own=False)), own
 
     def workload(self, task: Task, shard: Shard) -> Workload:

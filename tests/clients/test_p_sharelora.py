@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 from flwr.app import Message
 
 from fedpref.clients.linear_lora import LinearLora
@@ -29,6 +31,7 @@ from fedpref.types import (
     Personal,
     Population,
     Reply,
+    Settings,
     Shard,
     Task,
     Weights,
@@ -200,6 +203,21 @@ def test_with_b_frozen_a_client_solves_the_logistic_regression_of_scikit_learn(p
         assert served[B] is shared[B] and served[HEAD] is shared[HEAD]
 
 
+def test_with_a_ridge_the_own_factor_settles_where_loss_and_penalty_balance() -> None:
+    ridge, shared, shard, state = 4.0, shared_weights(), vector_shard(), ClientState()
+    rule = linear(ridge=ridge, local_steps=1, batch_pairs=None, lr=0.3)
+    for number in range(300):  # always against the same B and head
+        _, state = answer(rule, shared, shard, state, number)
+    own = state.arrays[A].astype(np.float64)
+    z = np.asarray(shard.pairs.chosen) - np.asarray(shard.pairs.rejected)
+    features = z @ shared[B]
+    pull = 1 / (1 + np.exp(z @ shared[HEAD][0] + features @ own[:, 0]))
+    np.testing.assert_allclose(pull @ features, ridge * own[:, 0], atol=1e-3)
+    plain, _ = answer(replace(rule, ridge=0.0), shared, shard, ClientState({A: state.arrays[A]}))
+    again, _ = answer(rule, shared, shard, ClientState({A: state.arrays[A]}))
+    assert all(plain.weights[key].tobytes() == again.weights[key].tobytes() for key in shared)
+
+
 def test_one_step_of_everybody_moves_what_is_shared_down_the_gradient_of_the_mean_loss() -> None:
     rule = linear(local_steps=1, batch_pairs=None, lr=0.1)
     shards = [vector_shard(20 + 5 * client, client) for client in range(3)]
@@ -363,6 +381,7 @@ def test_the_work_of_a_task_is_told_before_it_is_done() -> None:
         ({"warm_from": "x"}, "warm_from"),
         ({"lr": 0.0}, "lr"),
         ({"precision": 30.0}, "precision"),
+        ({"ridge": -1.0}, "ridge"),
         ({"adapt_steps": -1}, "adapt_steps"),
         ({"refit_steps": -1}, "refit_steps"),
     ],
@@ -381,3 +400,24 @@ def test_weights_of_another_shape_and_other_kinds_of_task_are_refused() -> None:
         linear().answer(
             Task(0, shared_weights(), "score"), vector_shard(), ClientState(), generator(0, "task")
         )
+
+
+@pytest.mark.parametrize("own", ["a", "b"])
+@pytest.mark.parametrize("batch_pairs", [None, 4])
+def test_a_cohort_of_linear_heads_gets_and_keeps_what_each_client_does_alone(
+    own: Literal["a", "b"], batch_pairs: int | None
+) -> None:
+    rule = PShareLora(Given(DIM), own, rank=RANK, local_steps=5, batch_pairs=batch_pairs, ridge=2.0)
+    settings: list[Settings] = [{"local_steps": 2}, {"proximal_mu": 0.5}, {}]
+    rng, shards = np.random.default_rng(0), []
+    for i, count in enumerate((30, 1, 0, 40, 2, 9)):
+        names, (chosen, rejected) = [str(pair) for pair in range(count)], rng.standard_normal((2, count, DIM))
+        if i == 5 and batch_pairs:  # with the whole shard in each batch, no step would be finite
+            chosen[1, 0] = np.nan
+        shards.append(Shard(i, str(i), Pairs(names, chosen, rejected, names, names)))
+    weights = [rule.fresh(np.random.default_rng(seed)) for seed in range(2)]
+    tasks = [Task(i, weights[i % 2], settings=settings[i % 3]) for i in range(6)]
+    _, kept = rule.answer(tasks[0], shards[3], ClientState(), np.random.default_rng(0))
+    states = [kept if i in (2, 4) else ClientState() for i in range(6)]
+    with np.errstate(invalid="ignore"):
+        assert_cohort_equals_singles(rule, tasks, shards, states)
