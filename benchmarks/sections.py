@@ -1,0 +1,36 @@
+"""Sections of BENCHMARKS.md, each written by the benchmark that measured it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import sys
+from pathlib import Path
+
+__all__ = ["conditions", "put_section"]
+
+_HEADING = "# Benchmarks\n\nEvery section was written by its command; compare within a section only.\n"
+
+
+def conditions() -> str:
+    """What the machine grants now: a figure without it says little."""
+    granted = len(os.sched_getaffinity(0))
+    return f"{os.cpu_count()} cores, {granted} of them granted to this process, load {os.getloadavg()[0]:.1f}"
+
+
+def put_section(file: Path, title: str, module: str, text: str) -> None:
+    """Write a section, in place of the one with this title, if there is one.
+
+    Args:
+        file: made if absent.
+        title: of the section.
+        module: what was run; its arguments are those of this process but for the files.
+        text: Markdown without headings of the first two levels.
+    """
+    before = file.read_text(encoding="utf-8") if file.exists() else _HEADING
+    words = [word for word in sys.argv[1:] if not word.startswith(("json=", "table="))]
+    command = shlex.join(["python", "-m", module, *words])
+    section = f"## {title}\n\n    {command}\n\n{text.strip()}\n"
+    parts = [part for part in re.split(r"(?m)^(?=## )", before) if not part.startswith(f"## {title}\n")]
+    file.write_text("\n".join(part.strip() + "\n" for part in (*parts, section)), encoding="utf-8")

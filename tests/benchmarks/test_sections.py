@@ -1,0 +1,17 @@
+"""BENCHMARKS.md: each benchmark replaces its own section and nobody else's."""
+
+from pathlib import Path
+
+from fedpref.benchmarks.sections import put_section
+
+
+def test_a_section_takes_the_place_of_the_older_one(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("sys.argv", ["x", "clients=2"])
+    file = tmp_path / "B.md"
+    put_section(file, "One", "a.b", "first")
+    put_section(file, "Two", "c.d", "second")
+    put_section(file, "One", "a.b", "third")
+    text = file.read_text()
+    assert text.count("## One") == text.count("## Two") == text.count("# Benchmarks") == 1
+    assert "first" not in text and "second" in text and "third" in text
+    assert "    python -m a.b clients=2\n" in text
