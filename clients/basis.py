@@ -24,10 +24,11 @@ from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, epochs_and_rest
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
-from fedpref.objectives.low_rank import Factors, Phase, descended, descent_flops
+from fedpref.objectives.low_rank import Factors, Phase, Step, descent_flops, drawn, followed
+from fedpref.objectives.low_rank_cohort import Member, Trained, trained
 from fedpref.types import Pairs, Reply, Shard, Task, Weights, Workload
 
-__all__ = ["BASIS", "MEAN", "Fit", "FitWeights", "SharedBasis"]
+__all__ = ["BASIS", "MEAN", "Fit", "FitTogether", "FitWeights", "SharedBasis"]
 
 BASIS, MEAN = "basis.weight", "prior.mean"
 _HEAD = "score.weight"
@@ -49,6 +50,9 @@ class Fit(NamedTuple):
 
 FitWeights = Callable[[Weights, np.ndarray], Fit]
 """Fits the weights, given what was received and the margin of each pair under each head, (num_pairs, B)."""
+
+FitTogether = Callable[[Sequence[Weights], Sequence[np.ndarray]], Sequence[Fit]]
+"""The same of many clients at once; each has pairs."""
 
 
 @dataclass(frozen=True)
@@ -143,31 +147,54 @@ class SharedBasis:
             ConfigurationError: another kind of task, or weights that do not fit.
             FederationError: every step was skipped.
         """
-        if task.kind != "train":
-            raise ConfigurationError(f"client: this rule cannot answer a task of kind '{task.kind}'")
-        found = {key: array.shape for key, array in task.weights.items()}
-        needed = {BASIS: (self.num_heads, self.backbone.dim), **statistics}
-        if found != needed:
-            raise ConfigurationError(f"client: weights of shapes {needed} are needed, got {found}")
-        num_pairs = len(shard.pairs)
-        if num_pairs == 0:
+        self._check(task, statistics)
+        if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {})
-        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-        differences = feature_differences(self.backbone, shard.pairs)
-        basis = task.weights[BASIS].astype(np.float64)
-        own = fit(task.weights, differences @ basis.T)
-        received, phases = Factors(basis.T, own.weights), [Phase(steps, "representation")]
-        trained = descended(received, differences, phases, self.batch_pairs, self.lr, 0.0, mu, rng)
-        require_progress(steps, trained.skipped)
-        metrics = {
-            **reported_loss("loss_before", differences @ received.vector),
-            **reported_loss("loss_after", differences @ trained.factors.vector),
-            "steps_done": float(steps - trained.skipped),
-            "skipped_steps": float(trained.skipped),
-            "flops": self._flops(trained.seen_pairs, num_pairs, steps) + own.flops,
+        work = self._work(task, shard, rng)
+        own = fit(task.weights, work.differences @ work.basis.T)
+        factors = Factors(work.basis.T, own.weights)
+        found = followed(factors, work.differences, work.steps, self.lr, 0.0, work.mu)
+        losses = {
+            **reported_loss("loss_before", work.differences @ factors.vector),
+            **reported_loss("loss_after", work.differences @ found.factors.vector),
         }
-        sent = {BASIS: np.ascontiguousarray(trained.factors.representation.T), **own.statistics}
-        return Reply({key: array.astype(np.float32) for key, array in sent.items()}, num_pairs, metrics)
+        return self._reply(work, own, Trained(found, losses))
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        statistics: Mapping[str, tuple[int, ...]],
+        fit: FitTogether,
+        rngs: Sequence[np.random.Generator],
+    ) -> list[Reply]:
+        """As ``answer`` for each: weights are fitted together, and so is the basis trained.
+
+        Args:
+            tasks: one a client.
+            shards: the clients' pairs.
+            statistics: as of ``answer``.
+            fit: gives the weights of all.
+            rngs: draw the batches.
+        """
+        replies: dict[int, Reply] = {}
+        works: dict[int, _Work] = {}
+        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+            self._check(task, statistics)
+            if len(shard.pairs) == 0:
+                replies[i] = Reply(dict(task.weights), 0, {})
+            else:
+                works[i] = self._work(task, shard, rng)
+        parts = [work.differences @ work.basis.T for work in works.values()]
+        fits = fit([tasks[i].weights for i in works], parts)
+        members = [
+            Member(Factors(work.basis.T, own.weights), work.differences, work.steps, work.mu)
+            for work, own in zip(works.values(), fits, strict=True)
+        ]
+        found = trained(members, self.lr, 0.0)
+        for (i, work), own, each in zip(works.items(), fits, found, strict=True):
+            replies[i] = self._reply(work, own, each)
+        return [replies[i] for i in range(len(tasks))]
 
     def workload(self, task: Task, shard: Shard, fit_flops: float) -> Workload:
         """Least operations, features taken as kept; a task that is refused is no work.
@@ -193,3 +220,40 @@ class SharedBasis:
     def _flops(self, seen_pairs: int, num_pairs: int, steps: int) -> float:
         dim, count = self.backbone.dim, self.num_heads
         return descent_flops(dim, count, seen_pairs, num_pairs, steps) + 2.0 * num_pairs * dim * count
+
+    def _check(self, task: Task, statistics: Mapping[str, tuple[int, ...]]) -> None:
+        if task.kind != "train":
+            raise ConfigurationError(f"client: this rule cannot answer a task of kind '{task.kind}'")
+        found = {key: array.shape for key, array in task.weights.items()}
+        needed = {BASIS: (self.num_heads, self.backbone.dim), **statistics}
+        if found != needed:
+            raise ConfigurationError(f"client: weights of shapes {needed} are needed, got {found}")
+
+    def _work(self, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
+        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+        differences = feature_differences(self.backbone, shard.pairs)
+        phases = [Phase(steps, "representation")]
+        drawn_steps = list(drawn(len(differences), phases, self.batch_pairs, rng))
+        return _Work(task.weights[BASIS].astype(np.float64), differences, drawn_steps, mu)
+
+    def _reply(self, work: _Work, own: Fit, result: Trained) -> Reply:
+        (factors, skipped, seen_pairs), steps = result.descent, len(work.steps)
+        require_progress(steps, skipped)
+        num_pairs = len(work.differences)
+        metrics = {
+            **result.losses,
+            "steps_done": float(steps - skipped),
+            "skipped_steps": float(skipped),
+            "flops": self._flops(seen_pairs, num_pairs, steps) + own.flops,
+        }
+        sent = {BASIS: np.ascontiguousarray(factors.representation.T), **own.statistics}
+        return Reply({key: array.astype(np.float32) for key, array in sent.items()}, num_pairs, metrics)
+
+
+class _Work(NamedTuple):
+    """A task of training, read: the basis that came, float64, the features of the pairs, and the steps."""
+
+    basis: np.ndarray
+    differences: np.ndarray
+    steps: Sequence[Step]
+    mu: float

@@ -110,10 +110,22 @@ class FedRep:
         """
         complete = replace(task, weights=self._with_head(task.weights, state))
         reply, _ = self.factors.answer(complete, shard, ClientState(), rng)
-        sent = reply._replace(weights=_without_head(reply.weights))
-        if reply.num_pairs == 0:
-            return sent, state
-        return sent, replace(state, arrays={**state.arrays, _HEAD: reply.weights[_HEAD]})
+        return _parted(reply, state)
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: all take their steps together."""
+        complete = [
+            replace(task, weights=self._with_head(task.weights, state))
+            for task, state in zip(tasks, states, strict=True)
+        ]
+        replies = self.factors.answer_cohort(complete, shards, states, rngs)
+        return [_parted(reply, state) for reply, state in replies]
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations and memory of training both factors."""
@@ -123,6 +135,14 @@ class FedRep:
         """The weights with the kept head, zeros for a client that has none; a head that is there stays."""
         own = state.arrays.get(_HEAD, np.zeros((1, self.rank), np.float32))
         return {_HEAD: own, **weights}
+
+
+def _parted(reply: Reply, state: ClientState) -> tuple[Reply, ClientState]:
+    """What of a reply is sent, and what is kept."""
+    sent = reply._replace(weights=_without_head(reply.weights))
+    if reply.num_pairs == 0:
+        return sent, state
+    return sent, replace(state, arrays={**state.arrays, _HEAD: reply.weights[_HEAD]})
 
 
 def _without_head(weights: Weights) -> Weights:

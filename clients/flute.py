@@ -21,7 +21,16 @@ from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, epochs_and_rest
 from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
-from fedpref.objectives.low_rank import Factors, Phase, descended, descent_flops, phases_within
+from fedpref.objectives.low_rank import (
+    Factors,
+    Phase,
+    descended,
+    descent_flops,
+    drawn,
+    followed,
+    phases_within,
+)
+from fedpref.objectives.low_rank_cohort import Member, Trained, trained
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["Flute"]
@@ -142,27 +151,37 @@ class Flute:
             ConfigurationError: another kind of task, or weights that do not fit.
             FederationError: every step was skipped.
         """
-        if task.kind != "train":
-            raise ConfigurationError(f"client: this rule cannot answer a task of kind '{task.kind}'")
+        self._check(task)
         if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {}), state
-        received, differences = self._factors(task.weights), feature_differences(self.backbone, shard.pairs)
-        phases = phases_within(task.settings, self.phases)
-        steps, mu = steps_and_mu(task.settings, sum(phase.steps for phase in phases), self.lr)
-        found = descended(received, differences, phases, self.batch_pairs, self.lr, self.l2, mu, rng)
-        require_progress(steps, found.skipped)
-        metrics = {
-            **reported_loss("loss_before", differences @ received.vector),
-            **reported_loss("loss_after", differences @ found.factors.vector),
-            "steps_done": float(steps - found.skipped),
-            "skipped_steps": float(found.skipped),
-            "flops": descent_flops(self.backbone.dim, self.rank, found.seen_pairs, len(shard.pairs), steps),
+        member = self._member(task, shard, rng)
+        found = followed(member.factors, member.differences, member.steps, self.lr, self.l2, member.mu)
+        losses = {
+            **reported_loss("loss_before", member.differences @ member.factors.vector),
+            **reported_loss("loss_after", member.differences @ found.factors.vector),
         }
-        weights = {
-            _REPRESENTATION: found.factors.representation.astype(np.float32),
-            _HEAD: found.factors.head.astype(np.float32)[None],
-        }
-        return Reply(weights, len(shard.pairs), metrics), state
+        return self._reply(member, Trained(found, losses)), state
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: all take their steps together."""
+        replies: dict[int, Reply] = {}
+        members: dict[int, Member] = {}
+        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+            self._check(task)
+            if len(shard.pairs) == 0:
+                replies[i] = Reply(dict(task.weights), 0, {})
+            else:
+                members[i] = self._member(task, shard, rng)
+        found = trained(list(members.values()), self.lr, self.l2)
+        for (i, member), result in zip(members.items(), found, strict=True):
+            replies[i] = self._reply(member, result)
+        return [(replies[i], state) for i, state in enumerate(states)]
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations of the factors; features are taken as kept. A task that is refused is no work.
@@ -187,3 +206,31 @@ class Flute:
         if shapes != expected:
             raise ConfigurationError(f"client: weights of shapes {expected} are needed, got {shapes}")
         return Factors(weights[_REPRESENTATION].astype(np.float64), weights[_HEAD][0].astype(np.float64))
+
+    def _check(self, task: Task) -> None:
+        if task.kind != "train":
+            raise ConfigurationError(f"client: this rule cannot answer a task of kind '{task.kind}'")
+
+    def _member(self, task: Task, shard: Shard, rng: np.random.Generator) -> Member:
+        """A task of training, read, and its steps."""
+        differences = feature_differences(self.backbone, shard.pairs)
+        phases = phases_within(task.settings, self.phases)
+        _, mu = steps_and_mu(task.settings, sum(phase.steps for phase in phases), self.lr)
+        steps = list(drawn(len(differences), phases, self.batch_pairs, rng))
+        return Member(self._factors(task.weights), differences, steps, mu)
+
+    def _reply(self, member: Member, result: Trained) -> Reply:
+        (factors, skipped, seen_pairs), steps = result.descent, len(member.steps)
+        require_progress(steps, skipped)
+        num_pairs = len(member.differences)
+        metrics = {
+            **result.losses,
+            "steps_done": float(steps - skipped),
+            "skipped_steps": float(skipped),
+            "flops": descent_flops(self.backbone.dim, self.rank, seen_pairs, num_pairs, steps),
+        }
+        weights = {
+            _REPRESENTATION: factors.representation.astype(np.float32),
+            _HEAD: factors.head.astype(np.float32)[None],
+        }
+        return Reply(weights, num_pairs, metrics)

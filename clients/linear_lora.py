@@ -11,9 +11,10 @@ Source: Hu et al. 2021, arXiv:2106.09685.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +23,9 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
+from fedpref.objectives.blocks import stacks
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.low_rank_change_cohort import Member, changed_together
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
@@ -106,30 +109,53 @@ class LinearLora:
             ConfigurationError: another kind of task, or weights that do not fit.
             FederationError: every step was skipped.
         """
-        if task.kind != "train":
-            raise ConfigurationError(f"client: linear_lora cannot answer a task of kind '{task.kind}'")
-        num_pairs = len(shard.pairs)
-        if num_pairs == 0:
+        self._check(task)
+        if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {}), state
-        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-        received, differences = self._double(task.weights), feature_differences(self.backbone, shard.pairs)
-        trained, skipped = self._steps(received, differences, "", steps, mu, rng)
-        require_progress(steps, skipped)
-        metrics = {
-            **reported_loss("loss_before", self._margins(received, differences)),
-            **reported_loss("loss_after", self._margins(trained, differences)),
-            "steps_done": float(steps - skipped),
-            "skipped_steps": float(skipped),
-            "flops": self.workload(task, shard).flops,
-        }
-        return Reply(_single(trained), num_pairs, metrics), state
+        work = self._work(task, shard, rng)
+        return self._reply(task, shard, work, *self._trained(work)), state
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: all take their steps together."""
+        replies: dict[int, Reply] = {}
+        works: dict[int, _Work] = {}
+        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+            self._check(task)
+            if len(shard.pairs) == 0:
+                replies[i] = Reply(dict(task.weights), 0, {})
+            else:
+                works[i] = self._work(task, shard, rng)
+        most_steps = max((len(work.batches) for work in works.values()), default=0)
+        for stack in stacks({i: work.differences for i, work in works.items()}, most_steps):
+            members = [
+                Member(work.received[_HEAD][0], work.received[_A][:, 0], work.received[_B], *work[1:])
+                for work in (works[i] for i in stack)
+            ]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+                found = changed_together(members, self.alpha / self.rank, self.lr)
+            for i, *results in zip(stack, *found, strict=True):
+                if all(np.isfinite(result).all() for result in results):
+                    head, a, b, (before, after) = results
+                    weights = {_HEAD: head[None], _A: a[:, None], _B: b}
+                    losses = {"loss_before": float(before), "loss_after": float(after)}
+                    replies[i] = self._reply(tasks[i], shards[i], works[i], weights, losses, 0)
+                else:  # some step is to be skipped
+                    replies[i] = self._reply(tasks[i], shards[i], works[i], *self._trained(works[i]))
+        return [(replies[i], state) for i, state in enumerate(states)]
 
     def train_part(
         self, weights: Weights, pairs: Pairs, part: str, steps: int, mu: float, rng: np.random.Generator
     ) -> Weights:
         """The weights after steps on the keys that contain ``part``; the others stay as they are."""
         differences = feature_differences(self.backbone, pairs)
-        trained, _ = self._steps(self._double(weights), differences, part, steps, mu, rng)
+        drawn = batches(len(differences), self.batch_pairs, steps, rng)
+        trained, _ = self._steps(self._double(weights), differences, part, drawn, mu)
         return {key: _single(trained)[key] if part in key else array for key, array in weights.items()}
 
     def workload(self, task: Task, shard: Shard) -> Workload:
@@ -146,6 +172,45 @@ class LinearLora:
         of_pairs = 4.0 * dim * (epochs * num_pairs + rest + num_pairs)
         rows = num_pairs + batch_size(num_pairs, self.batch_pairs)
         return Workload(of_pairs + 10.0 * dim * self.rank * steps, 8.0 * dim * (rows + 3 * (self.rank + 1)))
+
+    def _check(self, task: Task) -> None:
+        if task.kind != "train":
+            raise ConfigurationError(f"client: linear_lora cannot answer a task of kind '{task.kind}'")
+
+    def _work(self, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
+        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+        drawn = list(batches(len(shard.pairs), self.batch_pairs, steps, rng))
+        differences = feature_differences(self.backbone, shard.pairs)
+        return _Work(self._double(task.weights), differences, drawn, mu)
+
+    def _trained(self, work: _Work) -> tuple[Weights, dict[str, float], int]:
+        """Weights after the steps, one by one, the losses, and how many steps were skipped."""
+        received, differences, drawn, mu = work
+        weights, skipped = self._steps(received, differences, "", drawn, mu)
+        losses = {
+            **reported_loss("loss_before", self._margins(received, differences)),
+            **reported_loss("loss_after", self._margins(weights, differences)),
+        }
+        return weights, losses, skipped
+
+    def _reply(
+        self,
+        task: Task,
+        shard: Shard,
+        work: _Work,
+        weights: Weights,
+        losses: Mapping[str, float],
+        skipped: int,
+    ) -> Reply:
+        steps = len(work.batches)
+        require_progress(steps, skipped)
+        metrics = {
+            **losses,
+            "steps_done": float(steps - skipped),
+            "skipped_steps": float(skipped),
+            "flops": self.workload(task, shard).flops,
+        }
+        return Reply(_single(weights), len(shard.pairs), metrics)
 
     @property
     def _shapes(self) -> dict[str, tuple[int, int]]:
@@ -172,13 +237,12 @@ class LinearLora:
         received: Weights,
         differences: np.ndarray,
         part: str,
-        steps: int,
+        drawn: Iterable[np.ndarray],
         mu: float,
-        rng: np.random.Generator,
     ) -> tuple[Weights, int]:
         """Weights after the steps, and how many of them were skipped."""
         scale, weights, skipped = self.alpha / self.rank, dict(received), 0
-        for rows in batches(len(differences), self.batch_pairs, steps, rng):
+        for rows in drawn:
             z = differences[rows]
             by_vector = -(bradley_terry_pull(z @ self._vector(weights)) @ z) / len(z)
             gradients = {
@@ -194,6 +258,15 @@ class LinearLora:
                 pull = mu * (weights[key] - received[key]) if mu > 0 else 0.0
                 weights[key] = weights[key] - self.lr * (gradient + pull)
         return weights, skipped
+
+
+class _Work(NamedTuple):
+    """A task of training, read: the weights that came, float64, the features of the pairs, and the steps."""
+
+    received: Weights
+    differences: np.ndarray
+    batches: Sequence[np.ndarray]
+    mu: float
 
 
 def _single(weights: Weights) -> dict[str, np.ndarray]:

@@ -24,6 +24,7 @@ from fedpref.clients.basis import MEAN, Fit, SharedBasis
 from fedpref.models.backbone import Backbone
 from fedpref.objectives.local import require
 from fedpref.objectives.simplex import simplex_fit, simplex_fit_flops
+from fedpref.objectives.simplex_cohort import simplex_fits
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["Lore"]
@@ -106,6 +107,18 @@ class Lore:
         """
         return self.shared.answer(task, shard, {MEAN: (self.num_heads,)}, self._fit, rng), state
 
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: all are fitted and trained together."""
+        statistics = {MEAN: (self.num_heads,)}
+        replies = self.shared.answer_cohort(tasks, shards, statistics, self._fit_together, rngs)
+        return list(zip(replies, states, strict=True))
+
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations of the steps, and least ones of the fit: one Newton direction; and their memory."""
         return self.shared.workload(task, shard, simplex_fit_flops(len(shard.pairs), self.num_heads))
@@ -113,3 +126,8 @@ class Lore:
     def _fit(self, weights: Weights, parts: np.ndarray) -> Fit:
         own = simplex_fit(parts, weights[MEAN].astype(np.float64), self.ridge)
         return Fit(own.weights, {MEAN: own.weights}, own.flops)
+
+    def _fit_together(self, received: Sequence[Weights], parts: Sequence[np.ndarray]) -> list[Fit]:
+        priors = [weights[MEAN].astype(np.float64) for weights in received]
+        found = simplex_fits(parts, priors, self.ridge)
+        return [Fit(own.weights, {MEAN: own.weights}, own.flops) for own in found]

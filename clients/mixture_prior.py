@@ -18,7 +18,7 @@ latent data models", arXiv:0712.4273 (running means of statistics).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -29,7 +29,9 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
+from fedpref.objectives.blocks import Blocks, once_each, stacks
 from fedpref.objectives.convex import Posterior, laplace, laplace_flops, precision_flops, precision_of
+from fedpref.objectives.convex_cohort import laplaces, mean_losses
 from fedpref.objectives.local import reported_loss, require
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
@@ -123,7 +125,7 @@ class MixturePrior:
 
     def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
         """Margin of each pair, shape (num_pairs,), float64: of a client's head, or of the mean head."""
-        head = weights[_HEAD][0] if _HEAD in weights else weights[_FIRST].sum(axis=0, dtype=np.float64)
+        head = weights[_HEAD][0] if _HEAD in weights else _mean_head(weights)
         margins: np.ndarray = feature_differences(self.backbone, pairs) @ head.astype(np.float64)
         return margins
 
@@ -134,9 +136,10 @@ class MixturePrior:
     def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
         """The client's posterior mean head, ``score.weight`` (1, H), float32: all components have a say."""
         if shard is None or len(shard.pairs) == 0:
-            head = weights[_FIRST].sum(axis=0, dtype=np.float64)
+            head = _mean_head(weights)
         else:
-            chances, posteriors = self._posterior(weights, feature_differences(self.backbone, shard.pairs))
+            prior = self._prior(weights)
+            chances, posteriors = _posterior(prior, feature_differences(self.backbone, shard.pairs))
             head = chances @ np.stack([posterior.weights for posterior in posteriors])
         return {_HEAD: head.astype(np.float32)[None]}
 
@@ -151,31 +154,65 @@ class MixturePrior:
         Raises:
             ConfigurationError: another kind of task, or weights that do not fit.
         """
-        if task.kind != "train":
-            raise ConfigurationError(f"client: mixture_prior cannot answer a task of kind '{task.kind}'")
-        count, dim = self.num_components, self.backbone.dim
-        found = {key: array.shape for key, array in task.weights.items()}
-        second_shape = (dim,) if self.is_diagonal else (dim, dim)
-        needed = {_WEIGHT: (count,), _FIRST: (count, dim), _SECOND: second_shape}
-        if found != needed:
-            raise ConfigurationError(f"client: mixture_prior needs weights of {needed}, got {found}")
+        self._check(task)
         if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {}), state
         differences = feature_differences(self.backbone, shard.pairs)
-        chances, posteriors = self._posterior(task.weights, differences)
+        prior = self._prior(task.weights)
+        chances, posteriors = _posterior(prior, differences)
         heads = np.stack([posterior.weights for posterior in posteriors])
-        first = chances[:, None] * heads
-        spread = np.stack([posterior.covariance for posterior in posteriors])
-        second = _products(first, heads, self.is_diagonal) + np.tensordot(chances, spread, axes=1)
-        moments = {_WEIGHT: chances, _FIRST: first, _SECOND: second}
-        shared = task.weights[_FIRST].sum(axis=0, dtype=np.float64)
-        metrics = {
-            **reported_loss("loss_before", differences @ shared),
-            **reported_loss("loss_after", differences @ first.sum(axis=0)),
-            "flops": self._flops(len(shard.pairs), sum(posterior.flops for posterior in posteriors)),
+        losses = {
+            **reported_loss("loss_before", differences @ _mean_head(task.weights)),
+            **reported_loss("loss_after", differences @ (chances @ heads)),
         }
-        sent = {key: array.astype(np.float32) for key, array in moments.items()}
-        return Reply(sent, len(shard.pairs), metrics), state
+        spread = np.stack([posterior.covariance for posterior in posteriors])
+        flops = sum(posterior.flops for posterior in posteriors)
+        return self._reply(len(shard.pairs), chances, heads, spread, losses, flops), state
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: under full covariances all posteriors are found together."""
+        replies: dict[int, Reply] = {}
+        together: dict[int, np.ndarray] = {}
+        for i, (task, shard, state, rng) in enumerate(zip(tasks, shards, states, rngs, strict=True)):
+            self._check(task)
+            differences = feature_differences(self.backbone, shard.pairs)
+            if self.is_diagonal or len(differences) == 0 or not np.isfinite(differences).all():
+                replies[i], _ = self.answer(task, shard, state, rng)
+            else:
+                together[i] = differences
+        for stack in stacks(together, self.backbone.dim**2):
+            received = [tasks[i].weights for i in stack]
+            replies.update(zip(stack, self._together(received, list(stack.values())), strict=True))
+        return [(replies[i], state) for i, state in enumerate(states)]
+
+    def _together(self, received: Sequence[Weights], differences: Sequence[np.ndarray]) -> list[Reply]:
+        blocks = Blocks.of(differences)
+        priors = once_each(
+            received, lambda moments: prior_of(moments, self.least_variance, self.least_weight)
+        )
+        shares, means, precisions = (np.stack(part) for part in zip(*priors, strict=True))
+        found = laplaces(blocks, means, precisions)
+        chances = _chances(shares, found.log_evidences)
+        own, shared = chances[:, None] @ found.weights, np.stack(once_each(received, _mean_head))
+        losses = mean_losses(blocks, np.concatenate([shared[:, None], own], axis=1)).tolist()
+        flops = found.flops.sum(axis=1).tolist()
+        return [
+            self._reply(
+                len(differences[i]),
+                chances[i],
+                found.weights[i],
+                found.covariances[i],
+                {"loss_before": losses[i][0], "loss_after": losses[i][1]},
+                flops[i],
+            )
+            for i in range(len(differences))
+        ]
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Least operations, with one Newton direction a component; features are taken as kept.
@@ -198,13 +235,34 @@ class MixturePrior:
         products = 6.0 * self.num_components * (dim if self.is_diagonal else dim**2) + 4.0 * num_pairs * dim
         return precision_flops(dim, self.is_diagonal) + products + fits
 
-    def _posterior(self, weights: Weights, differences: np.ndarray) -> tuple[np.ndarray, Sequence[Posterior]]:
-        """The client's probabilities of the components, shape (K,), and its posterior under each."""
-        prior = prior_of(weights, self.least_variance, self.least_weight)
-        posteriors = [laplace(differences, mean, prior.precision) for mean in prior.means]
-        logits = np.log(prior.weights) + np.array([posterior.log_evidence for posterior in posteriors])
-        chances = np.exp(logits - logits.max())
-        return chances / chances.sum(), posteriors
+    def _check(self, task: Task) -> None:
+        if task.kind != "train":
+            raise ConfigurationError(f"client: mixture_prior cannot answer a task of kind '{task.kind}'")
+        count, dim = self.num_components, self.backbone.dim
+        found = {key: array.shape for key, array in task.weights.items()}
+        second_shape = (dim,) if self.is_diagonal else (dim, dim)
+        needed = {_WEIGHT: (count,), _FIRST: (count, dim), _SECOND: second_shape}
+        if found != needed:
+            raise ConfigurationError(f"client: mixture_prior needs weights of {needed}, got {found}")
+
+    def _prior(self, moments: Weights) -> Prior:
+        return prior_of(moments, self.least_variance, self.least_weight)
+
+    def _reply(
+        self,
+        num_pairs: int,
+        chances: np.ndarray,
+        heads: np.ndarray,
+        spread: np.ndarray,
+        losses: Mapping[str, float],
+        fits_flops: float,
+    ) -> Reply:
+        """The moments of a posterior: its components' probabilities, heads and covariances."""
+        first = chances[:, None] * heads
+        second = _products(first, heads, self.is_diagonal) + np.tensordot(chances, spread, axes=1)
+        moments = {_WEIGHT: chances, _FIRST: first, _SECOND: second}
+        sent = {key: array.astype(np.float32) for key, array in moments.items()}
+        return Reply(sent, num_pairs, {**losses, "flops": self._flops(num_pairs, fits_flops)})
 
 
 def prior_of(moments: Weights, least_variance: float, least_weight: float) -> Prior:
@@ -220,6 +278,26 @@ def prior_of(moments: Weights, least_variance: float, least_weight: float) -> Pr
     covariance = second - _products(first, means, second.ndim == 1)
     floored = np.maximum(shares, least_weight)
     return Prior(floored / floored.sum(), means, precision_of(covariance, least_variance))
+
+
+def _mean_head(moments: Weights) -> np.ndarray:
+    head: np.ndarray = moments[_FIRST].sum(axis=0, dtype=np.float64)
+    return head
+
+
+def _posterior(prior: Prior, differences: np.ndarray) -> tuple[np.ndarray, Sequence[Posterior]]:
+    """A client's probabilities of the components, shape (K,), and its posterior under each."""
+    posteriors = [laplace(differences, mean, prior.precision) for mean in prior.means]
+    log_evidences = np.array([posterior.log_evidence for posterior in posteriors])
+    return _chances(prior.weights, log_evidences), posteriors
+
+
+def _chances(shares: np.ndarray, log_evidences: np.ndarray) -> np.ndarray:
+    """Probabilities of the components, shape (..., K), from their weights and the evidences."""
+    logits = np.log(shares) + log_evidences
+    chances = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    result: np.ndarray = chances / chances.sum(axis=-1, keepdims=True)
+    return result
 
 
 def _products(one: np.ndarray, other: np.ndarray, is_diagonal: bool) -> np.ndarray:

@@ -15,8 +15,9 @@ arXiv:2406.08469 (model A). Different here: squared distances, a linear map, the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,9 +25,12 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.kept import feature_differences, feature_sums
 from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
+from fedpref.objectives.blocks import stacks
+from fedpref.objectives.ideal_point_cohort import Member, moved_together
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.simplex import SimplexFit, simplex_fit, simplex_fit_flops
+from fedpref.objectives.simplex_cohort import simplex_fits
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["Pal"]
@@ -106,14 +110,13 @@ class Pal:
         """
         shared = {key: array for key, array in weights.items() if key != _MIXTURE}
         place, prototypes = self._double(shared)
-        mixture = weights.get(_MIXTURE, np.full(self.num_prototypes, 1 / self.num_prototypes))
+        mixture = weights.get(_MIXTURE, self._uniform)
         return _margins(place, mixture @ prototypes, *self._sides(pairs))
 
     def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
         """What is shared, and the client's mixture weights; uniform ones for a newcomer without pairs."""
         pairs = None if shard is None or len(shard.pairs) == 0 else shard.pairs
-        uniform = np.full(self.num_prototypes, 1 / self.num_prototypes)
-        mixture = uniform
+        mixture = self._uniform
         if pairs is not None:
             mixture = self._mixture(*self._double(weights), *self._sides(pairs)).weights
         return {**weights, _MIXTURE: mixture}
@@ -131,36 +134,94 @@ class Pal:
             ConfigurationError: another kind of task, or weights that do not fit.
             FederationError: every step was skipped.
         """
-        if task.kind != "train":
-            raise ConfigurationError(f"client: pal cannot answer a task of kind '{task.kind}'")
-        num_pairs = len(shard.pairs)
-        if num_pairs == 0:
+        self._check(task)
+        if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {}), state
+        work = self._work(task, shard, rng)
+        fit = self._mixture(work.place, work.prototypes, work.z, work.s)
+        return self._reply(work, fit, self._moved(work, fit.weights)), state
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: mixtures are fitted together, and so are steps taken."""
+        replies: dict[int, Reply] = {}
+        works: dict[int, _Work] = {}
+        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+            self._check(task)
+            if len(shard.pairs) == 0:
+                replies[i] = Reply(dict(task.weights), 0, {})
+            else:
+                works[i] = self._work(task, shard, rng)
+        for stack in stacks({i: work.z for i, work in works.items()}, 6 * self.latent_dim):
+            together = [works[i] for i in stack]
+            sides = [_sides_of_mixture(work.place, work.prototypes, work.z, work.s) for work in together]
+            parts, offsets = [list(side) for side in zip(*sides, strict=True)]
+            fits = simplex_fits(parts, [self._uniform] * len(parts), self.precision, offsets)
+            members = [
+                Member(work.place, work.prototypes, fit.weights, work.z, work.s, work.batches, work.mu)
+                for work, fit in zip(together, fits, strict=True)
+            ]
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+                found = moved_together(members, self.lr)
+            for i, work, fit, *results in zip(stack, together, fits, *found, strict=True):
+                if all(np.isfinite(result).all() for result in results):
+                    place, prototypes, before, after = results
+                    losses = {"loss_before": float(before), "loss_after": float(after)}
+                    moved = _Moved(place, prototypes, losses, 0)
+                else:  # some step is to be skipped
+                    moved = self._moved(work, fit.weights)
+                replies[i] = self._reply(work, fit, moved)
+        return [(replies[i], state) for i, state in enumerate(states)]
+
+    def _work(self, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-        first_place, first_prototypes = place, prototypes = self._double(task.weights)
-        z, s = self._sides(shard.pairs)
-        mixture, fit_flops = self._mixture(place, prototypes, z, s)
+        drawn = list(batches(len(shard.pairs), self.batch_pairs, steps, rng))
+        return _Work(*self._double(task.weights), *self._sides(shard.pairs), drawn, mu)
+
+    def _moved(self, work: _Work, mixture: np.ndarray) -> _Moved:
+        """What the steps lead to, one by one."""
+        place, prototypes, z, s, drawn, mu = work
         before, skipped = _margins(place, mixture @ prototypes, z, s), 0
-        for rows in batches(num_pairs, self.batch_pairs, steps, rng):
+        for rows in drawn:
             by_place, by_point = _gradients(place, mixture @ prototypes, z[rows], s[rows])
             if not (np.isfinite(by_place).all() and np.isfinite(by_point).all()):
                 skipped += 1
                 continue
             by_prototypes = np.outer(mixture, by_point)
             if mu > 0:
-                by_place = by_place + mu * (place - first_place)
-                by_prototypes = by_prototypes + mu * (prototypes - first_prototypes)
+                by_place = by_place + mu * (place - work.place)
+                by_prototypes = by_prototypes + mu * (prototypes - work.prototypes)
             place, prototypes = place - self.lr * by_place, prototypes - self.lr * by_prototypes
-        require_progress(steps, skipped)
-        metrics = {
+        losses = {
             **reported_loss("loss_before", before),
             **reported_loss("loss_after", _margins(place, mixture @ prototypes, z, s)),
-            "steps_done": float(steps - skipped),
-            "skipped_steps": float(skipped),
-            "flops": self._flops(num_pairs, steps) + fit_flops,
         }
-        weights = {_MAP: place.astype(np.float32), _PROTOTYPES: prototypes.astype(np.float32)}
-        return Reply(weights, num_pairs, metrics), state
+        return _Moved(place, prototypes, losses, skipped)
+
+    def _reply(self, work: _Work, fit: SimplexFit, moved: _Moved) -> Reply:
+        steps, num_pairs = len(work.batches), len(work.z)
+        require_progress(steps, moved.skipped)
+        metrics = {
+            **moved.losses,
+            "steps_done": float(steps - moved.skipped),
+            "skipped_steps": float(moved.skipped),
+            "flops": self._flops(num_pairs, steps) + fit.flops,
+        }
+        weights = {_MAP: moved.place.astype(np.float32), _PROTOTYPES: moved.prototypes.astype(np.float32)}
+        return Reply(weights, num_pairs, metrics)
+
+    def _check(self, task: Task) -> None:
+        if task.kind != "train":
+            raise ConfigurationError(f"client: pal cannot answer a task of kind '{task.kind}'")
+
+    @property
+    def _uniform(self) -> np.ndarray:
+        return np.full(self.num_prototypes, 1 / self.num_prototypes)
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations of map and prototypes; features are taken as kept. A task that is refused is no work.
@@ -183,10 +244,8 @@ class Pal:
         return 2.0 * self.latent_dim * self.backbone.dim * products
 
     def _mixture(self, place: np.ndarray, prototypes: np.ndarray, z: np.ndarray, s: np.ndarray) -> SimplexFit:
-        moved = z @ place.T
-        parts, offset = 2 * moved @ prototypes.T, -((s @ place.T) * moved).sum(1)
-        uniform = np.full(self.num_prototypes, 1 / self.num_prototypes)
-        return simplex_fit(parts, uniform, self.precision, offset)
+        parts, offset = _sides_of_mixture(place, prototypes, z, s)
+        return simplex_fit(parts, self._uniform, self.precision, offset)
 
     def _sides(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
         return feature_differences(self.backbone, pairs), feature_sums(self.backbone, pairs)
@@ -198,6 +257,34 @@ class Pal:
         if found != expected:
             raise ConfigurationError(f"client: pal needs weights of {expected}, got {found}")
         return weights[_MAP].astype(np.float64), weights[_PROTOTYPES].astype(np.float64)
+
+
+class _Work(NamedTuple):
+    """A task of training, read: map and prototypes that came, both sides of the pairs, and the steps."""
+
+    place: np.ndarray
+    prototypes: np.ndarray
+    z: np.ndarray
+    s: np.ndarray
+    batches: Sequence[np.ndarray]
+    mu: float
+
+
+class _Moved(NamedTuple):
+    """What the steps lead to, the losses as metrics, and how many steps were skipped."""
+
+    place: np.ndarray
+    prototypes: np.ndarray
+    losses: Mapping[str, float]
+    skipped: int
+
+
+def _sides_of_mixture(
+    place: np.ndarray, prototypes: np.ndarray, z: np.ndarray, s: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Margins at each prototype's direction, shape (num_pairs, K), and the part that all share."""
+    moved = z @ place.T
+    return 2 * moved @ prototypes.T, -((s @ place.T) * moved).sum(1)
 
 
 def _margins(place: np.ndarray, point: np.ndarray, z: np.ndarray, s: np.ndarray) -> np.ndarray:

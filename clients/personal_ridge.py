@@ -95,6 +95,16 @@ class PersonalRidge:
         """Train the global head, or score several, as ``linear_reward`` does."""
         return self.shared.answer(task, shard, state, rng)
 
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each, as ``linear_reward`` does."""
+        return self.shared.answer_cohort(tasks, shards, states, rngs)
+
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations and memory of training the global head; the solution at home is after training."""
         return self.shared.workload(task, shard)

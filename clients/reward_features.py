@@ -18,7 +18,9 @@ import numpy as np
 
 from fedpref.clients.basis import MEAN, Fit, SharedBasis
 from fedpref.models.backbone import Backbone
+from fedpref.objectives.blocks import Blocks, once_each, stacks
 from fedpref.objectives.convex import laplace, laplace_flops, precision_flops, precision_of
+from fedpref.objectives.convex_cohort import laplaces
 from fedpref.objectives.local import require
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
@@ -113,11 +115,18 @@ class RewardFeatures:
             ConfigurationError: another kind of task, or weights that do not fit.
             FederationError: every step was skipped.
         """
-        count = self.num_features
-        statistics: dict[str, tuple[int, ...]] = {MEAN: (count,)}
-        if self.learn_prior:
-            statistics[_SECOND] = (count, count)
-        return self.shared.answer(task, shard, statistics, self._fit, rng), state
+        return self.shared.answer(task, shard, self._statistics, self._fit, rng), state
+
+    def answer_cohort(
+        self,
+        tasks: Sequence[Task],
+        shards: Sequence[Shard],
+        states: Sequence[ClientState],
+        rngs: Sequence[np.random.Generator],
+    ) -> Sequence[tuple[Reply, ClientState]]:
+        """As ``answer`` for each: all are fitted and trained together."""
+        replies = self.shared.answer_cohort(tasks, shards, self._statistics, self._fit_together, rngs)
+        return list(zip(replies, states, strict=True))
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations of the steps, and least ones of the fit: one Newton direction; and their memory."""
@@ -128,14 +137,38 @@ class RewardFeatures:
     def _prior_flops(self) -> float:
         return precision_flops(self.num_features) if self.learn_prior else 0.0
 
+    @property
+    def _statistics(self) -> dict[str, tuple[int, ...]]:
+        """Keys and shapes of all that travels beside the basis."""
+        count = self.num_features
+        return {MEAN: (count,), _SECOND: (count, count)} if self.learn_prior else {MEAN: (count,)}
+
     def _fit(self, weights: Weights, parts: np.ndarray) -> Fit:
+        posterior = laplace(parts, *self._prior(weights))
+        return self._fitted(posterior.weights, posterior.covariance, posterior.flops)
+
+    def _fit_together(self, received: Sequence[Weights], parts: Sequence[np.ndarray]) -> list[Fit]:
+        fits: dict[int, Fit] = {}
+        finite = {i: each for i, each in enumerate(parts) if np.isfinite(each).all()}
+        for stack in stacks(finite, self.num_features**2):
+            priors = once_each([received[i] for i in stack], self._prior)
+            means, precisions = (np.stack(part) for part in zip(*priors, strict=True))
+            found = laplaces(Blocks.of(list(stack.values())), means[:, None], precisions)
+            for place, i in enumerate(stack):
+                flops = float(found.flops[place, 0])
+                fits[i] = self._fitted(found.weights[place, 0], found.covariances[place, 0], flops)
+        return [fits[i] if i in fits else self._fit(received[i], each) for i, each in enumerate(parts)]
+
+    def _prior(self, weights: Weights) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and precision of the weights on the basis."""
         mean = weights[MEAN].astype(np.float64)
-        precision = self.ridge * np.eye(self.num_features)
+        if not self.learn_prior:
+            return mean, self.ridge * np.eye(self.num_features)
+        covariance = weights[_SECOND].astype(np.float64) - np.outer(mean, mean)
+        return mean, precision_of(covariance, _LEAST_VARIANCE)
+
+    def _fitted(self, own: np.ndarray, covariance: np.ndarray, flops: float) -> Fit:
+        statistics = {MEAN: own}
         if self.learn_prior:
-            covariance = weights[_SECOND].astype(np.float64) - np.outer(mean, mean)
-            precision = precision_of(covariance, _LEAST_VARIANCE)
-        posterior = laplace(parts, mean, precision)
-        statistics = {MEAN: posterior.weights}
-        if self.learn_prior:
-            statistics[_SECOND] = np.outer(posterior.weights, posterior.weights) + posterior.covariance
-        return Fit(posterior.weights, statistics, posterior.flops + self._prior_flops)
+            statistics[_SECOND] = np.outer(own, own) + covariance
+        return Fit(own, statistics, flops + self._prior_flops)

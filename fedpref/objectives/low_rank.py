@@ -9,8 +9,8 @@ Source: Collins et al. 2021, "Exploiting Shared Representations for Personalized
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -19,7 +19,18 @@ from fedpref.objectives.local import num_steps
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.types import Settings
 
-__all__ = ["Descent", "Factors", "Phase", "descended", "descent_flops", "factor_gradients", "phases_within"]
+__all__ = [
+    "Descent",
+    "Factors",
+    "Phase",
+    "Step",
+    "descended",
+    "descent_flops",
+    "drawn",
+    "factor_gradients",
+    "followed",
+    "phases_within",
+]
 
 
 class Factors(NamedTuple):
@@ -35,11 +46,21 @@ class Factors(NamedTuple):
         return product
 
 
+Moves: TypeAlias = Literal["head", "representation", "both"]
+
+
 class Phase(NamedTuple):
     """Gradient steps that move one factor with the other frozen, or both from the same point."""
 
     steps: int
-    moves: Literal["head", "representation", "both"]
+    moves: Moves
+
+
+class Step(NamedTuple):
+    """One of them, and the rows of its pairs."""
+
+    rows: np.ndarray
+    moves: Moves
 
 
 class Descent(NamedTuple):
@@ -93,21 +114,37 @@ def descended(
         mu: pull of the representation to where it started, FedProx's.
         rng: the draws of the batches.
     """
-    start, skipped, seen_pairs = factors.representation, 0, 0
+    steps = drawn(len(differences), phases, batch_pairs, rng)
+    return followed(factors, differences, steps, lr, l2, mu)
+
+
+def drawn(
+    num_pairs: int, phases: Sequence[Phase], batch_pairs: int | None, rng: np.random.Generator
+) -> Iterator[Step]:
+    """The steps of all phases; arguments as in ``descended``."""
     for phase in phases:
-        for rows in batches(len(differences), batch_pairs, phase.steps, rng):
-            seen_pairs += len(rows)
-            gradients = factor_gradients(factors, differences[rows])
-            if not all(np.isfinite(gradient).all() for gradient in gradients):
-                skipped += 1
-                continue
-            representation, head = factors
-            if phase.moves != "head":
-                pull = mu * (representation - start) if mu > 0 else 0.0
-                representation = representation - lr * (gradients.representation + pull)
-            if phase.moves != "representation":
-                head = head - lr * (gradients.head + l2 * head)
-            factors = Factors(representation, head)
+        for rows in batches(num_pairs, batch_pairs, phase.steps, rng):
+            yield Step(rows, phase.moves)
+
+
+def followed(
+    factors: Factors, differences: np.ndarray, steps: Iterable[Step], lr: float, l2: float, mu: float
+) -> Descent:
+    """As ``descended``, with steps that are drawn already."""
+    start, skipped, seen_pairs = factors.representation, 0, 0
+    for rows, moves in steps:
+        seen_pairs += len(rows)
+        gradients = factor_gradients(factors, differences[rows])
+        if not all(np.isfinite(gradient).all() for gradient in gradients):
+            skipped += 1
+            continue
+        representation, head = factors
+        if moves != "head":
+            pull = mu * (representation - start) if mu > 0 else 0.0
+            representation = representation - lr * (gradients.representation + pull)
+        if moves != "representation":
+            head = head - lr * (gradients.head + l2 * head)
+        factors = Factors(representation, head)
     return Descent(factors, skipped, seen_pairs)
 
 

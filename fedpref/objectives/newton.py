@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["Direction", "Minimum", "minimum"]
+__all__ = ["Direction", "Directions", "Minima", "Minimum", "minima", "minimum"]
 
 _SUFFICIENT = 1e-4
 """Part of the decrease promised by the slope that a step must bring."""
@@ -37,6 +37,29 @@ class Minimum(NamedTuple):
     point: np.ndarray
     directions: int
     evaluations: int
+
+
+class Directions(NamedTuple):
+    """As ``Direction``, of many problems: shapes (…, dim) and (…)."""
+
+    steps: np.ndarray
+    slopes: np.ndarray
+
+
+class Minima(NamedTuple):
+    """As ``Minimum``, of many problems.
+
+    Attributes:
+        points: shape (…, dim).
+        values: of the objective there, shape (…).
+        directions: shape (…); a problem's own, up to where it converged.
+        evaluations: as the directions.
+    """
+
+    points: np.ndarray
+    values: np.ndarray
+    directions: np.ndarray
+    evaluations: np.ndarray
 
 
 def minimum(
@@ -72,3 +95,42 @@ def minimum(
             return Minimum(point, number + 1, evaluations)
         point, value = trial, reached
     return Minimum(point, most_steps, evaluations)
+
+
+def minima(
+    start: np.ndarray,
+    objective: Callable[[np.ndarray], np.ndarray],
+    direction: Callable[[np.ndarray], Directions],
+    moved: Callable[[np.ndarray, np.ndarray], np.ndarray] = np.add,
+    most_steps: int = 10,
+) -> Minima:
+    """As ``minimum`` for each of many problems, all at once: one that has converged does not move any more.
+
+    Args:
+        start: points, shape (…, dim).
+        objective: of all points, shape (…).
+        direction: at all points.
+        moved: the points that steps lead to.
+        most_steps: after which to stop.
+    """
+    points, values = start, objective(start)
+    moves = np.ones(values.shape, dtype=bool)
+    directions, evaluations = np.zeros(values.shape, int), np.ones(values.shape, int)
+    for _ in range(most_steps):
+        steps, slopes = direction(points)
+        directions += moves
+        moves = moves & ~(-slopes < _CONVERGED)
+        if not moves.any():
+            break
+        sizes, trials = np.ones(values.shape), moved(points, steps)
+        reached = objective(trials)
+        evaluations += moves
+        while (shorter := moves & (reached > values + _SUFFICIENT * sizes * slopes) & (sizes > 1e-6)).any():
+            sizes = np.where(shorter, sizes / 2, sizes)
+            trials = moved(points, sizes[..., None] * steps)
+            reached = objective(trials)
+            evaluations += shorter
+        moves = moves & ~(reached > values)  # where it is, rounding is all that is left
+        points = np.where(moves[..., None], trials, points)
+        values = np.where(moves, reached, values)
+    return Minima(points, values, directions, evaluations)

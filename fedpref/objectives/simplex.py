@@ -19,7 +19,7 @@ import numpy as np
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.newton import Direction, minimum
 
-__all__ = ["SimplexFit", "simplex_fit", "simplex_fit_flops"]
+__all__ = ["SimplexFit", "moved", "problem", "simplex_fit", "simplex_fit_flops"]
 
 _LEAST_WEIGHT = 1e-9
 """Of the prior: a component that it rules out could never come back."""
@@ -52,13 +52,9 @@ def simplex_fit(
         offset: o, the part of each margin that is common to all components, shape (num_pairs,).
         most_steps: of Newton's method.
     """
-    start = np.maximum(np.asarray(prior, np.float64), _LEAST_WEIGHT)
-    start = start / start.sum()
+    start, damping = problem(parts, prior, precision)
     log_prior = np.log(start)
-    spread = parts - parts.mean(axis=1, keepdims=True)  # a shift of all components leaves the minimum
-    curvature = float((np.abs(spread).max(axis=1) ** 2).sum()) / 4
-    damping = max(precision, _DAMPING * curvature)
-    if len(parts) == 0 or damping == 0 or not np.isfinite(curvature):  # nothing to learn from
+    if damping is None:  # nothing to learn from
         return SimplexFit(start, 0.0)
 
     def objective(log_w: np.ndarray) -> float:
@@ -76,9 +72,21 @@ def simplex_fit(
         step = normal * ((root @ free) / (root @ normal)) - free  # so that the weights' sum stays
         return Direction(step / root, float((root * gradient) @ step))
 
-    found = minimum(log_prior, objective, direction, _moved, most_steps)
+    found = minimum(log_prior, objective, direction, moved, most_steps)
     flops = simplex_fit_flops(len(parts), len(start), found.directions, found.evaluations)
     return SimplexFit(np.exp(found.point), flops)
+
+
+def problem(parts: np.ndarray, prior: np.ndarray, precision: float) -> tuple[np.ndarray, float | None]:
+    """Where ``simplex_fit`` starts, shape (K,), and the damping of its Hessian; None if there is no fit."""
+    start = np.maximum(np.asarray(prior, np.float64), _LEAST_WEIGHT)
+    start = start / start.sum()
+    spread = parts - parts.mean(axis=1, keepdims=True)  # a shift of all components leaves the minimum
+    curvature = float((np.abs(spread).max(axis=1) ** 2).sum()) / 4
+    damping = max(precision, _DAMPING * curvature)
+    if len(parts) == 0 or damping == 0 or not np.isfinite(curvature):
+        return start, None
+    return start, damping
 
 
 def simplex_fit_flops(num_pairs: int, count: int, directions: int = 1, evaluations: int = 1) -> float:
@@ -94,7 +102,9 @@ def simplex_fit_flops(num_pairs: int, count: int, directions: int = 1, evaluatio
     return directions * direction + evaluations * 2.0 * num_pairs * count
 
 
-def _moved(log_w: np.ndarray, step: np.ndarray) -> np.ndarray:
+def moved(log_w: np.ndarray, step: np.ndarray) -> np.ndarray:
+    """Logarithms of weights after a step, on the simplex again; shapes (…, K)."""
     trial = log_w + step
-    result: np.ndarray = np.maximum(trial - np.logaddexp.reduce(trial), _LEAST_LOG)
+    total = np.logaddexp.reduce(trial, axis=-1, keepdims=True)
+    result: np.ndarray = np.maximum(trial - total, _LEAST_LOG)
     return result

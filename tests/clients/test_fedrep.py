@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.fedrep import FedRep
 from fedpref.clients.flute import Flute
@@ -116,3 +117,10 @@ def test_options_are_checked_as_those_of_flute() -> None:
         rule(lr=-1.0)
     with pytest.raises(ConfigurationError, match=r"client\.rank: 6 must be at most 5"):
         rule(rank=6).fresh(generator(0, "fresh"))
+
+
+def test_a_cohort_gets_and_keeps_what_each_client_gets_and_keeps_alone() -> None:
+    shards = [Shard(i, str(i), some_pairs(count, i)) for i, count in enumerate((30, 1, 0, 40))]
+    kept = ClientState({HEAD: np.full((1, RANK), 0.3, np.float32), "other": np.ones(1, np.float32)})
+    states = [kept, ClientState(), kept, ClientState()]
+    assert_cohort_equals_singles(rule(), [Task(i, fresh()) for i in range(4)], shards, states)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.flute import Flute
 from fedpref.errors import ConfigurationError, FederationError
@@ -214,3 +215,20 @@ def test_other_tasks_and_other_weights_are_refused() -> None:
         rule().answer(task, Shard(0, "a", some_pairs(3)), ClientState(), generator(0, "task"))
     with pytest.raises(ConfigurationError, match="shapes"):
         rule().margins({"score.weight": np.zeros((1, DIM), np.float32)}, some_pairs(3))
+
+
+def with_nan(pairs: Pairs) -> Pairs:
+    chosen = np.array(pairs.chosen)
+    chosen[1, 0] = np.nan
+    return Pairs(pairs.prompts, chosen, pairs.rejected, pairs.pair_ids, pairs.topics)
+
+
+@pytest.mark.parametrize("batch_pairs", [None, 4])
+def test_a_cohort_gets_what_each_client_gets_alone(batch_pairs: int | None) -> None:
+    settings: list[Settings] = [{"local_steps": 2}, {"proximal_mu": 0.5}, {}]
+    shards = [Shard(i, str(i), some_pairs(count, i)) for i, count in enumerate((30, 1, 0, 40, 2, 9))]
+    if batch_pairs:  # with the whole shard in each batch, no step would be finite
+        shards[5] = Shard(5, "5", with_nan(shards[5].pairs))
+    tasks = [Task(i, weights_of(i % 2), settings=settings[i % 3]) for i in range(6)]
+    with np.errstate(invalid="ignore"):
+        assert_cohort_equals_singles(rule(batch_pairs=batch_pairs, l2=0.1), tasks, shards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.clients.lore import Lore
@@ -66,3 +67,12 @@ def test_permuting_heads_permutes_weights_and_leaves_the_client_its_head() -> No
 def test_more_heads_than_dimensions_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"client\.num_heads"):
         Lore(Given(DIM), DIM + 1)
+
+
+@pytest.mark.parametrize("batch_pairs", [None, 8])
+def test_a_cohort_gets_what_each_client_gets_alone(batch_pairs: int | None) -> None:
+    rule = Lore(Given(DIM), 3, batch_pairs=batch_pairs)
+    weights = [rule.fresh(np.random.default_rng(seed)) for seed in range(2)]
+    settings = [{"local_steps": 2}, {"proximal_mu": 0.5}, {}]
+    tasks = [Task(i, weights[i % 2], settings=settings[i % 3]) for i in range(6)]
+    assert_cohort_equals_singles(rule, tasks, [_shard(count) for count in (30, 1, 0, 40, 2, 7)])

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.cli.compose import compose, parse_words, plain
 from fedpref.cli.targets import build
@@ -167,3 +169,27 @@ def test_a_wide_diagonal_takes_no_square_of_the_dimension_in_memory() -> None:
     )
     assert diagonal.memory_bytes < 8 * 1000**2 < full.memory_bytes
     assert diagonal.flops < full.flops / 100
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_a_cohort_sends_the_moments_that_each_client_sends_alone(
+    covariance: Literal["full", "diagonal"],
+) -> None:
+    rule, rng = MixturePrior(Given(DIM), 3, covariance=covariance), np.random.default_rng(3)
+    shards = [
+        _shard(2 * rng.standard_normal(DIM), n, seed) for seed, n in enumerate([40, 0, 2, 1, 7, 200, 5])
+    ]
+    broken = shards[4].pairs.chosen.copy()
+    broken[1, 0] = np.nan
+    shards[4] = Shard(4, "4", replace(shards[4].pairs, chosen=broken))
+    learned = _em(rule, rule.fresh(rng), [shards[0], shards[5]], 2)
+    parted = {**learned, "prior.first": learned["prior.first"] + rng.standard_normal((3, DIM)).astype("f")}
+    tasks = [Task(i, parted if i % 2 else learned) for i in range(len(shards))]
+    with np.errstate(invalid="ignore"):
+        assert_cohort_equals_singles(rule, tasks, shards)
+
+
+def test_a_cohort_in_which_no_client_has_pairs_sends_back_what_came() -> None:
+    rule = MixturePrior(Given(DIM), 2)
+    weights = rule.fresh(np.random.default_rng(0))
+    assert_cohort_equals_singles(rule, [Task(0, weights)], [_shard(np.zeros(DIM), 0, 0)])

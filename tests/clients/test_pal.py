@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.pal import Pal
 from fedpref.data.synthetic import Synthetic
@@ -229,3 +230,16 @@ def test_weights_of_another_shape_and_other_kinds_of_task_are_refused() -> None:
         rule(num_prototypes=2).margins(weights_of(), random_shard().pairs)
     with pytest.raises(ConfigurationError, match="'score'"):
         rule().answer(Task(0, weights_of(), "score"), random_shard(), ClientState(), generator(0, "task"))
+
+
+@pytest.mark.parametrize("batch_pairs", [None, 4])
+def test_a_cohort_gets_what_each_client_gets_alone(batch_pairs: int | None) -> None:
+    settings: list[Settings] = [{"local_steps": 2}, {"proximal_mu": 0.5}, {}]
+    shards = [random_shard(count, i) for i, count in enumerate((30, 1, 0, 40, 2, 9))]
+    if batch_pairs:  # with the whole shard in each batch, no step would be finite
+        chosen = np.array(shards[5].pairs.chosen)
+        chosen[1, 0] = np.nan
+        shards[5] = Shard(5, "5", pairs_of(chosen, np.asarray(shards[5].pairs.rejected)))
+    tasks = [Task(i, weights_of(i % 2), settings=settings[i % 3]) for i in range(6)]
+    with np.errstate(invalid="ignore"):
+        assert_cohort_equals_singles(rule(batch_pairs=batch_pairs), tasks, shards)

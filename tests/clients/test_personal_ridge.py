@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.clients.personal_ridge import PersonalRidge
@@ -53,3 +54,10 @@ def test_whoever_has_no_pairs_gets_the_global_head() -> None:
 def test_a_ridge_of_zero_is_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"client\.ridge"):
         PersonalRidge(Given(DIM), ridge=0.0)
+
+
+def test_a_cohort_trains_the_global_head_as_each_client_does_alone() -> None:
+    rule = PersonalRidge(Given(DIM))
+    weights = rule.fresh(np.random.default_rng(0))
+    shards = [_shard(count) for count in (30, 0, 1, 50)]
+    assert_cohort_equals_singles(rule, [Task(i, weights) for i in range(4)], shards)

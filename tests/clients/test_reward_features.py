@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cohorts import assert_cohort_equals_singles
 
 from fedpref.clients.reward_features import RewardFeatures
 from fedpref.errors import ConfigurationError
@@ -72,3 +73,13 @@ def test_a_newcomer_gets_the_mean_weights() -> None:
 def test_more_features_than_dimensions_are_refused() -> None:
     with pytest.raises(ConfigurationError, match=r"client\.num_features"):
         RewardFeatures(Given(DIM), DIM + 1)
+
+
+@pytest.mark.parametrize("learn_prior", [False, True])
+@pytest.mark.parametrize("batch_pairs", [None, 8])
+def test_a_cohort_gets_what_each_client_gets_alone(learn_prior: bool, batch_pairs: int | None) -> None:
+    rule = RewardFeatures(Given(DIM), 3, learn_prior=learn_prior, batch_pairs=batch_pairs)
+    weights = [rule.fresh(np.random.default_rng(seed)) for seed in range(2)]
+    settings = [{"local_steps": 2}, {"proximal_mu": 0.5}, {}]
+    tasks = [Task(i, weights[i % 2], settings=settings[i % 3]) for i in range(6)]
+    assert_cohort_equals_singles(rule, tasks, [_shard(count) for count in (30, 1, 0, 40, 2, 7)])

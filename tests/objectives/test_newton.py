@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedpref.objectives.newton import Direction, Minimum, minimum
+from fedpref.objectives.newton import Direction, Directions, Minimum, minima, minimum
 
 
 def _quadratic(matrix: np.ndarray, centre: np.ndarray, start: np.ndarray) -> Minimum:
@@ -63,3 +63,28 @@ def test_steps_that_are_moves_within_a_domain_stay_in_it() -> None:
 
     found = minimum(np.array([0.01, 2.0]), objective, direction, lambda x, e: x * np.exp(e), 200)
     np.testing.assert_allclose(found.point, 1.0, atol=1e-5)
+
+
+def test_many_problems_at_once_take_the_steps_that_each_takes_alone() -> None:
+    starts = np.array([[3.0], [0.5], [0.0], [-2.0]])
+
+    def values(x: np.ndarray) -> np.ndarray:
+        return np.logaddexp(x[..., 0], -x[..., 0])
+
+    def slopes(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        slope, curvature = np.tanh(x), 1 / np.cosh(x) ** 2
+        return -slope / curvature, (-(slope**2) / curvature)[..., 0]
+
+    together = minima(starts, values, lambda x: Directions(*slopes(x)), most_steps=30)
+    for i, start in enumerate(starts):
+        alone = minimum(
+            start,
+            lambda x: float(values(x)),
+            lambda x: Direction(slopes(x)[0], float(slopes(x)[1])),
+            most_steps=30,
+        )
+        np.testing.assert_allclose(together.points[i], alone.point, atol=1e-12)
+        assert together.values[i] == pytest.approx(values(alone.point))
+        counted = together.directions[i], together.evaluations[i]
+        assert counted == (alone.directions, alone.evaluations)
+    assert len(set(together.directions.tolist())) > 1  # so that some waited for others
