@@ -17,9 +17,14 @@ class LazySequence(Sequence[T], Generic[T]):
     Attributes:
         make: a pure function of the position: an item that was forgotten is made again.
         keep: items remembered; at least as many as clients work at a time.
+
+    Raises:
+        ValueError: nothing is to be kept.
     """
 
     def __init__(self, count: int, make: Callable[[int], T], keep: int = 1024) -> None:
+        if keep < 1:
+            raise ValueError(f"keep={keep} must be at least 1")
         self.make = make
         self.keep = keep
         self._count = count

@@ -57,7 +57,7 @@ class MixturePrior:
         server_lr: step towards the cohort's mean; 1 forgets all earlier cohorts.
         combine: how the deltas become one.
         split_at: share of the run after which the components are drawn apart; None never does. One
-            component is never split.
+            component is never split, and nothing is in the last round of a run.
         hold: share of the run during which their covariance is held after that.
         spread: part of the one Gaussian's covariance that is held within each component.
 
@@ -116,6 +116,8 @@ class MixturePrior:
         if num_components == 1:
             return MixtureState(model, 0, _NEVER, _NEVER, np.empty(0))
         splits_at = max(1, round(self.split_at * horizon))
+        if splits_at >= horizon:  # nobody could learn which group is whose
+            return MixtureState(model, 0, _NEVER, _NEVER, np.empty(0))
         return MixtureState(model, 0, splits_at, splits_at + round(self.hold * horizon), np.empty(0))
 
     def plan(
@@ -130,7 +132,7 @@ class MixturePrior:
         """Step along the mean of the moments; then split, or put the held covariance back."""
         fold = self.average.fold(state.model, arrivals, clock_s, rng)
         if not fold.updated:
-            return Fold(replace(state, model=fold.state), fold.updated, metrics=fold.metrics)
+            return fold._replace(state=replace(state, model=fold.state))
         version, moments, within = state.version + 1, fold.state.weights, state.within
         if version == state.splits_at:
             moments, within = apart(moments, self.spread, rng)
@@ -139,8 +141,7 @@ class MixturePrior:
         if version >= state.frees_at:
             within = np.empty(0)
         model = replace(fold.state, weights=moments)
-        after = replace(state, model=model, version=version, within=within)
-        return Fold(after, fold.updated, metrics=fold.metrics)
+        return fold._replace(state=replace(state, model=model, version=version, within=within))
 
     def models(self, state: MixtureState) -> Mapping[str, Weights]:
         """The moments, as ``global``."""

@@ -18,7 +18,7 @@ from fedpref.flower.client_state import propose, settle
 from fedpref.flower.fence import rng_fence
 from fedpref.flower.node import Shards, partition_of, shard_of
 from fedpref.flower.pace import paced
-from fedpref.flower.segments import answer_segment, is_segment
+from fedpref.flower.segments import answer_segment, is_segment, keeps_segment
 from fedpref.seeds import generator, number
 from fedpref.types import ClientRule, ClientState, InCohorts, Reply, Schema, Shard, Task
 
@@ -102,7 +102,7 @@ class _Desk:
         unpack = wire.shared_unpack()
         for i, (message, context) in enumerate(zip(messages, contexts, strict=True)):
             opened = self._open(message, context, unpack)
-            if opened.task.kind == "evaluate" or is_segment(opened.task):
+            if opened.task.kind == "evaluate" or is_segment(opened.task) or keeps_segment(opened.state):
                 answers[i] = self(message, context)
             else:
                 together[i] = opened

@@ -21,7 +21,7 @@ from fedpref.errors import ConfigurationError, FederationError
 from fedpref.maths.weights import add_delta, difference
 from fedpref.types import ClientRule, ClientState, Reply, Shard, Task, Weights
 
-__all__ = ["answer_segment", "as_training", "is_segment"]
+__all__ = ["answer_segment", "as_training", "is_segment", "keeps_segment"]
 
 _KEPT = "fedpref.segment/"  # of array names in a client's state; rules never see them
 
@@ -54,6 +54,11 @@ def as_training(task: Task, rule: ClientRule) -> Task:
 def is_segment(task: Task) -> bool:
     """True for a part of a task, after which or before which the client takes up a fresh model."""
     return _is_first(task) or _is_second(task)
+
+
+def keeps_segment(state: ClientState) -> bool:
+    """True if a first segment waits in what the client keeps."""
+    return any(key.startswith(_KEPT) for key in state.arrays)
 
 
 def answer_segment(

@@ -60,7 +60,7 @@ def weighted_sum(terms: Sequence[Weights], factors: Sequence[float]) -> Weights:
     """``sum_i factors[i] * terms[i]`` in float64, in the order of ``terms``.
 
     Raises:
-        ValueError: no terms, or as many factors as terms are not given.
+        ValueError: no terms, not one factor a term, or arrays of different shapes under one key.
     """
     if not terms or len(terms) != len(factors):
         raise ValueError(f"{len(terms)} terms and {len(factors)} factors")
@@ -74,6 +74,8 @@ def _summed(arrays: Sequence[np.ndarray], factors: Sequence[float]) -> np.ndarra
     memory; every entry is summed in the order of the arrays, whatever the blocks.
     """
     total = np.empty(arrays[0].shape)
+    if any(array.shape != total.shape for array in arrays):
+        raise ValueError(f"arrays of different shapes: {sorted({array.shape for array in arrays})}")
     flat, rows = total.reshape(-1), [np.ascontiguousarray(array).reshape(-1) for array in arrays]
     product = np.empty(min(_BLOCK, flat.size))
     for start in range(0, flat.size, _BLOCK):

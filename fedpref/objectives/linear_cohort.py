@@ -105,17 +105,17 @@ def _by_gram(members: Sequence[Member], lr: float, l2: float, mu: float) -> list
         num_pairs = len(member.differences)
         gram[i, :num_pairs, :num_pairs] = member.gram
         first[i, :num_pairs] = member.differences @ member.start
-    kept = np.ones((count, 1), np.float32)  # a, of the received head
+    kept = np.ones((count, 1))  # a, of the received head, float64: its rounding would add up over the steps
     alpha, margins = np.zeros_like(first), first.copy()
-    decay = np.float32(1 - lr * (l2 + mu))
+    shrinkage = np.float32(lr * (l2 + mu))  # 1 - this would round away most of a small one
     for step in range(steps):
         moves = np.float32(lr) * shares[step] * bradley_terry_pull(margins)
         if l2 > 0 or mu > 0:
             works = shares[step].any(axis=1, keepdims=True)
-            alpha = np.where(works, decay * alpha, alpha)
-            kept = np.where(works, decay * kept + np.float32(lr * mu), kept)
+            moves = moves - works * shrinkage * alpha
+            kept = kept + works * lr * (mu * (1 - kept) - l2 * kept)
         alpha = alpha + moves
-        margins = kept * first + np.matmul(gram, alpha[:, :, None])[:, :, 0]
+        margins = kept.astype(np.float32) * first + np.matmul(gram, alpha[:, :, None])[:, :, 0]
     found = []
     for i, member in enumerate(members):
         rows = slice(len(member.differences))
@@ -166,15 +166,17 @@ def _stacks(members: Sequence[Member]) -> list[list[int]]:
     for i in order:
         size = len(members[i].differences)
         if stacks:
-            first = members[stacks[-1][0]]
+            stack = [*stacks[-1], i]
+            first = members[stack[0]]
             width = size if first.gram is not None else first.differences.shape[1]
+            steps = max(len(members[each].batches) for each in stack)
             alike = (first.gram is None) == (members[i].gram is None)
             if (
                 alike
                 and size <= _PADDING * len(first.differences)
-                and (len(stacks[-1]) + 1) * size * width <= _LARGEST_STACK
+                and len(stack) * size * max(width, steps) <= _LARGEST_STACK
             ):
-                stacks[-1].append(i)
+                stacks[-1] = stack
                 continue
         stacks.append([i])
     return stacks

@@ -11,7 +11,7 @@ from html import escape
 
 from fedpref.report.svg import drawing, text
 
-__all__ = ["PHASES", "Frame", "flame_page", "phase_of", "phase_table"]
+__all__ = ["PHASES", "Frame", "flame_page", "is_in", "phase_of", "phase_table"]
 
 Frame = str
 """A function as ``module:name``, such as ``fedpref.strategies.fedavg:fold``."""
@@ -48,10 +48,10 @@ def phase_of(stack: Sequence[Frame], rule: str = "", strategy: str = "") -> str:
 
     Args:
         stack: outermost first.
-        rule: module of the client rule, where it is a plug-in.
-        strategy: module of the strategy, where it is a plug-in.
+        rule: module or package of the client rule, where it is a plug-in.
+        strategy: module or package of the strategy, where it is a plug-in.
     """
-    own = {module: phase for module, phase in ((rule, "compute"), (strategy, "aggregation")) if module}
+    decided = {**_DECIDED_BY_ROOM, rule: "compute", strategy: "aggregation"}
     is_transport = False
     if any(frame.endswith(":<module>") for frame in stack):  # an import
         return "start"
@@ -59,13 +59,16 @@ def phase_of(stack: Sequence[Frame], rule: str = "", strategy: str = "") -> str:
         module, _, name = frame.partition(":")
         if name in _DECIDED_BY_NAME and module.startswith("fedpref."):
             return _DECIDED_BY_NAME[name]
-        if module in own:
-            return own[module]
-        for room, phase in _DECIDED_BY_ROOM.items():
-            if module == room or module.startswith(room + "."):
+        for room, phase in decided.items():
+            if is_in(module, room):
                 return phase
         is_transport = is_transport or module.startswith(_TRANSPORT)
     return "transport" if is_transport else "start"
+
+
+def is_in(module: str, package: str) -> bool:
+    """True for the package itself and for modules below it."""
+    return module == package or module.startswith(package + ".")
 
 
 def phase_table(seconds: Mapping[str, float], rounds: int) -> str:

@@ -1,7 +1,8 @@
 """The cohort executor: clients whose work waits at the same time are trained as one batch, in this process.
 
 The client app decides how (``answer_cohort``); what it cannot answer together is done one by one, and so is a
-batch in which some client fails, so that the failure is that client's alone. Results equal those of other
+batch in which some client fails, so that the failure is that client's alone. A batch that fails although
+nobody in it does is the batched form's own failure, and is told once. Results equal those of other
 executors to 1e-5, not to the bit: sums over padded arrays have another order.
 """
 
@@ -10,13 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from flwr.clientapp import ClientApp
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim
 from fedpref.flower.app import RuleApp
-from fedpref.simulation.executor import Done, Job, attempt, one_torch_thread
+from fedpref.simulation.executor import Done, Job, attempt, failure_of, one_torch_thread
 
 __all__ = ["Cohort"]
 
@@ -51,7 +53,7 @@ class Cohort:
 
 @dataclass(eq=False)
 class _CohortWorkers:
-    """Works when a result is asked for, on all jobs that wait by then, in the order in which they came."""
+    """Works when a result is asked for: on that job, and on others that wait by then, the oldest first."""
 
     app: ClientApp
     max_clients: int
@@ -59,6 +61,7 @@ class _CohortWorkers:
     _jobs: dict[int, Job] = field(default_factory=dict)
     _done: dict[int, Done] = field(default_factory=dict)
     _next: int = 0
+    _has_told: bool = False
 
     def submit(self, jobs: Sequence[Job]) -> list[int]:
         """Keep the jobs."""
@@ -71,7 +74,7 @@ class _CohortWorkers:
         """Do the job, and others that wait with it."""
         if ticket not in self._done:
             others = (waiting for waiting in self._jobs if waiting != ticket)
-            batch = [ticket, *(other for other, _ in zip(others, range(self.max_clients - 1), strict=False))]
+            batch = [ticket, *islice(others, self.max_clients - 1)]
             jobs = [self._jobs.pop(each) for each in batch]
             with one_torch_thread():
                 self._done.update(zip(batch, self._together(jobs), strict=True))
@@ -88,14 +91,21 @@ class _CohortWorkers:
         self._done.clear()
 
     def _together(self, jobs: Sequence[Job]) -> list[Done]:
+        failure = None
         if isinstance(self.app, RuleApp) and self.app.in_cohorts and len(jobs) > 1:
             trials = [_shim.twin_of(job.context) for job in jobs]
             for trial in trials:
                 trial.state = _shim.copied(trial.state)
             try:
                 replies = self.app.answer_cohort([job.message for job in jobs], trials)
-            except Exception as error:  # whose it is shows when each is tried alone
-                _log.debug("a cohort could not be trained together, and is trained one by one: %s", error)
+            except (Exception, SystemExit) as error:  # whose it is shows when each is tried alone
+                failure = failure_of(error)
             else:
                 return [Done(reply, trial) for reply, trial in zip(replies, trials, strict=True)]
-        return [attempt(self.app, job.message, job.context) for job in jobs]
+        alone = [attempt(self.app, job.message, job.context) for job in jobs]
+        if failure and not self._has_told and not any(done.reply.has_error() for done in alone):
+            self._has_told = True
+            _log.warning(
+                "executor=cohort: clients that could not be trained together train one by one: %s", failure
+            )
+        return alone

@@ -63,3 +63,18 @@ def test_digest_sees_every_bit_name_and_shape_but_not_the_order_of_keys() -> Non
     assert digest({"global": weights}) != digest({"global": same})
     assert digest({"global": weights}) != digest({"other": weights})
     assert digest({"global": weights}) != digest({"global": {**weights, "a": weights["a"].reshape(4, 2)}})
+
+
+@pytest.mark.parametrize("shapes", [((2, 3), (3, 2)), ((65536,), (65537,))])
+def test_arrays_of_different_shapes_are_no_sum(shapes: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValueError, match="different shapes"):
+        weighted_sum([{"w": np.zeros(shape, np.float32)} for shape in shapes], [0.5, 0.5])
+
+
+def test_a_sum_over_several_blocks_has_the_bits_of_adding_term_by_term() -> None:
+    terms = [{"w": generator(i, "term").standard_normal(200_001)} for i in range(3)]
+    factors = [0.1, 0.7, 0.2]
+    total = factors[0] * terms[0]["w"]
+    for factor, term in zip(factors[1:], terms[1:], strict=True):
+        total = total + factor * term["w"]
+    assert np.array_equal(weighted_sum(terms, factors)["w"], total)

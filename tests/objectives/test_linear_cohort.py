@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fedpref.objectives import linear_cohort
 from fedpref.objectives.linear_cohort import Member, cheapest, trained
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.seeds import generator
@@ -53,6 +54,22 @@ def test_a_member_is_not_touched_by_what_is_not_finite_in_another(by_gram: bool)
     after, spoilt = trained([good, bad], LR, 0.1, 0.0)
     np.testing.assert_allclose(after.head, one_by_one(good, 0.1, 0.0), atol=1e-5)
     assert not np.isfinite(spoilt.head).all()
+
+
+@pytest.mark.parametrize(("l2", "mu"), [(0.001, 0.0), (0.0, 0.001), (0.001, 0.01)])
+def test_small_pulls_do_not_drown_in_the_rounding_of_many_steps(l2: float, mu: float) -> None:
+    each = member(9, 2000, 4, by_gram=True)
+    (after,) = trained([each], LR, l2, mu)
+    np.testing.assert_allclose(after.head, one_by_one(each, l2, mu), atol=5e-6)
+
+
+@pytest.mark.parametrize("by_gram", [True, False])
+def test_no_stack_holds_more_numbers_than_is_allowed(by_gram: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_cohort, "_LARGEST_STACK", 3 * 6 * 50)
+    members = [member(6, steps, 3, by_gram, seed) for seed, steps in enumerate([4, 50, 4, 4, 4, 4])]
+    assert [len(stack) for stack in linear_cohort._stacks(members)] == [3, 3]
+    short = [member(6, 4, 3, by_gram, seed) for seed in range(6)]
+    assert [len(stack) for stack in linear_cohort._stacks(short)] == [6]
 
 
 def test_nobody_is_nothing() -> None:

@@ -36,6 +36,9 @@ def test_modules_of_plug_ins_are_known_by_name() -> None:
     assert phase_of(stack) == "transport"
     assert phase_of(stack, strategy="mine") == "aggregation"
     assert phase_of(stack, rule="mine") == "compute"
+    inside = (*ROUND, "mine.server:fold")
+    assert phase_of(inside, strategy="mine") == "aggregation"
+    assert phase_of(inside, strategy="min") == "transport"
 
 
 def test_the_table_shares_out_all_seconds_and_names_the_largest_first() -> None:

@@ -1,11 +1,13 @@
 """The schedule of a mixture prior's server: one Gaussian, a split, a held covariance, and then freedom."""
 
+import json
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fedpref.errors import ConfigurationError
+from fedpref.federation.plain import from_plain, state_classes, to_plain
 from fedpref.maths.mixture import FIRST, SECOND, SHARES
 from fedpref.maths.weights import difference
 from fedpref.seeds import generator
@@ -81,6 +83,29 @@ def test_the_covariance_is_held_for_its_share_of_the_run_and_then_moves() -> Non
     for later in held[1:]:
         np.testing.assert_allclose(later, held[0], atol=1e-5)
     assert not np.allclose(covariance(states[states[0].frees_at]), held[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_components_that_no_round_could_learn_are_not_drawn(horizon: int) -> None:
+    strategy = MixturePrior(split_at=0.9, hold=0.0)
+    state = strategy.init(fresh, range(NUM_CLIENTS), horizon, generator(0, "init"))
+    for round in range(horizon):
+        state, _ = answered(strategy, state, round)
+    theirs = course(FedAvg(share="clients", server_lr=0.2))[horizon].weights
+    assert all(np.array_equal(state.model.weights[key], theirs[key]) for key in theirs)
+
+
+def test_a_state_of_the_hold_that_was_saved_goes_on_to_the_bit() -> None:
+    strategy, at = MixturePrior(), 4
+    states = course(strategy)
+    assert states[at].within.dtype == np.float64 and states[at].within.size
+    arrays: dict[str, np.ndarray] = {}
+    tree = json.loads(json.dumps(to_plain(states[at], arrays)))
+    restored = from_plain(tree, arrays, state_classes(strategy))
+    for round in range(at, HORIZON):
+        restored, _ = answered(strategy, restored, round)
+    for key, array in states[-1].model.weights.items():
+        assert np.array_equal(restored.model.weights[key], array)
 
 
 def test_a_part_of_the_gaussians_covariance_remains_within_each_component() -> None:
