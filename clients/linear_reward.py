@@ -19,7 +19,7 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
-from fedpref.models.kept import feature_differences, kept
+from fedpref.models.kept import feature_differences, gram_matrix
 from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
 from fedpref.objectives.grouping import grouping_split, models_to_score
 from fedpref.objectives.linear_cohort import Course, Member, cheapest, trained
@@ -180,8 +180,7 @@ class LinearReward:
         return cheapest(num_pairs, self.backbone.dim, batch_size(num_pairs, self.batch_pairs), work.steps)
 
     def _gram(self, work: _Work) -> np.ndarray:
-        pairs = work.shard.pairs
-        gram = kept(pairs, ("gram", self.backbone), lambda: _gram(feature_differences(self.backbone, pairs)))
+        gram = gram_matrix(self.backbone, work.shard.pairs)
         return gram if work.rows is None else gram[np.ix_(work.rows, work.rows)]
 
     def _reply(
@@ -275,12 +274,6 @@ class _Work(NamedTuple):
     rows: np.ndarray | None
     steps: int
     mu: float
-
-
-def _gram(differences: np.ndarray) -> np.ndarray:
-    z = differences.astype(np.float32)
-    gram: np.ndarray = z @ z.T
-    return gram
 
 
 def _num_models(settings: Settings) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from fedpref.models.backbone import Backbone
 from fedpref.types import Pairs
 
-__all__ = ["feature_differences", "feature_sums", "kept"]
+__all__ = ["feature_differences", "feature_sums", "gram_matrix", "kept"]
 
 _T = TypeVar("_T")
 _kept: WeakKeyDictionary[Pairs, dict[Hashable, object]] = WeakKeyDictionary()
@@ -39,6 +39,17 @@ def feature_differences(backbone: Backbone, pairs: Pairs) -> np.ndarray:
 def feature_sums(backbone: Backbone, pairs: Pairs) -> np.ndarray:
     """psi(chosen) + psi(rejected), shape (num_pairs, H), float64, read-only."""
     return kept(pairs, ("sums", backbone), lambda: _sides(backbone, pairs, 1.0))
+
+
+def gram_matrix(backbone: Backbone, pairs: Pairs) -> np.ndarray:
+    """Inner products of all ``feature_differences``, shape (num_pairs, num_pairs), float32."""
+
+    def gram() -> np.ndarray:
+        z = feature_differences(backbone, pairs).astype(np.float32)
+        products: np.ndarray = z @ z.T
+        return products
+
+    return kept(pairs, ("gram", backbone), gram)
 
 
 def _sides(backbone: Backbone, pairs: Pairs, sign: float) -> np.ndarray:

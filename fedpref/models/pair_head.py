@@ -19,7 +19,7 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
-from fedpref.models.kept import feature_differences, feature_sums, kept
+from fedpref.models.kept import feature_differences, feature_sums, gram_matrix
 from fedpref.models.selector_head import Course, Ended, Trained
 from fedpref.objectives.batches import batch_size
 from fedpref.objectives.least_work import LeastWork
@@ -191,7 +191,7 @@ class PairHead:
         if not plan.stacked:
             return None
         differences = feature_differences(self.backbone, pairs)
-        gram = kept(pairs, ("gram", self.backbone), lambda: _gram(differences)) if plan.by_gram else None
+        gram = gram_matrix(self.backbone, pairs) if plan.by_gram else None
         if num_pairs < len(pairs):
             differences = differences[course.rows]
             gram = gram[np.ix_(course.rows, course.rows)] if gram is not None else None
@@ -210,10 +210,3 @@ def _unbiased(u: np.ndarray) -> Weights:
 def _without_bias(score: np.ndarray) -> np.ndarray:
     """Logits of both orders of pairs, where there is no liking for a slot."""
     return np.stack([score, -score], axis=1).astype(np.float64)
-
-
-def _gram(differences: np.ndarray) -> np.ndarray:
-    """Inner products of all pairs' differences, float32."""
-    z = differences.astype(np.float32)
-    gram: np.ndarray = z @ z.T
-    return gram
