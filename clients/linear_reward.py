@@ -9,7 +9,7 @@ Source: Bradley and Terry 1952; the proximal term: Li et al. 2020 (FedProx), arX
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,10 +20,17 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences, gram_matrix
-from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
+from fedpref.objectives.batches import batch_size, batches, drawn, epochs_and_rest
 from fedpref.objectives.grouping import grouping_split, models_to_score
 from fedpref.objectives.linear_cohort import Course, Member, cheapest, trained
-from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
+from fedpref.objectives.local import (
+    num_steps,
+    reported_loss,
+    reported_losses,
+    require,
+    require_progress,
+    steps_and_mu,
+)
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
 from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights, Workload
@@ -131,20 +138,23 @@ class LinearReward:
                 continue
             work = self._work(task, shard)
             course = self._course(work)
-            batched = list(batches(len(work.differences), self.batch_pairs, work.steps, rng))
+            pairs = drawn(len(work.differences), self.batch_pairs, work.steps, rng)
             if not course.stacked:
-                found[i] = self._reply(work, *self._descended(work, batched)), state
+                found[i] = self._reply(work, *self._descended(work, pairs.batches())), state
                 continue
             gram = self._gram(work) if course.by_gram else None
-            member = Member(work.differences, gram, work.received, batched)
+            member = Member(work.differences, gram, work.received, pairs)
             together.setdefault(work.mu, {})[i] = work, member
         for mu, entries in together.items():
             results = trained([member for _, member in entries.values()], self.lr, self.l2, mu)
-            for (i, (work, member)), after in zip(entries.items(), results, strict=True):
-                if np.isfinite(after.head).all():
-                    reply = self._reply(work, after.head, 0, after.margins_before, after.margins_after)
+            before = reported_losses("loss_before", [result.margins_before for result in results])
+            after = reported_losses("loss_after", [result.margins_after for result in results])
+            for place, (i, (work, member)) in enumerate(entries.items()):
+                head = results[place].head
+                if np.isfinite(head).all():
+                    reply = self._reply(work, head, 0, {**before[place], **after[place]})
                 else:  # some step is to be skipped
-                    reply = self._reply(work, *self._descended(work, member.batches))
+                    reply = self._reply(work, *self._descended(work, member.drawn.batches()))
                 found[i] = reply, states[i]
         return [found[i] for i in range(len(tasks))]
 
@@ -184,21 +194,18 @@ class LinearReward:
         return gram if work.rows is None else gram[np.ix_(work.rows, work.rows)]
 
     def _reply(
-        self,
-        work: _Work,
-        vector: np.ndarray,
-        skipped: int,
-        before: np.ndarray | None = None,
-        after: np.ndarray | None = None,
+        self, work: _Work, vector: np.ndarray, skipped: int, losses: Mapping[str, float] | None = None
     ) -> Reply:
-        """The answer; margins of all training pairs before and after the steps, where they are known."""
+        """The answer; losses of all training pairs before and after the steps, where they are known."""
         require_progress(work.steps, skipped)
         differences, received = work.differences, work.received
+        if losses is None:
+            before = reported_loss("loss_before", differences @ received)
+            losses = {**before, **reported_loss("loss_after", differences @ vector)}
         epochs, rest = epochs_and_rest(len(differences), self.batch_pairs, work.steps)
         seen_pairs = epochs * len(differences) + rest
         metrics = {
-            **reported_loss("loss_before", differences @ received if before is None else before),
-            **reported_loss("loss_after", differences @ vector if after is None else after),
+            **losses,
             "steps_done": float(work.steps - skipped),
             "skipped_steps": float(skipped),
             # Two products of (pairs, H), two operations an entry; the two losses add one product each.

@@ -21,7 +21,7 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences, feature_sums, gram_matrix
 from fedpref.models.selector_head import Course, Ended, Trained
-from fedpref.objectives.batches import batch_size
+from fedpref.objectives.batches import Drawn, batch_size
 from fedpref.objectives.least_work import LeastWork
 from fedpref.objectives.linear_cohort import Member, cheapest, trained
 from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
@@ -195,7 +195,7 @@ class PairHead:
         if num_pairs < len(pairs):
             differences = differences[course.rows]
             gram = gram[np.ix_(course.rows, course.rows)] if gram is not None else None
-        return Member(differences, gram, first, course.batches)
+        return Member(differences, gram, first, Drawn.of(course.batches))
 
     def _features(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
         return feature_differences(self.backbone, pairs), feature_sums(self.backbone, pairs)

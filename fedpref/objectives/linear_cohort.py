@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedpref.objectives.batches import Drawn
 from fedpref.objectives.margin import bradley_terry_pull
 
 __all__ = ["Course", "Member", "Trained", "cheapest", "trained"]
@@ -36,13 +37,13 @@ class Member(NamedTuple):
         differences: z of its pairs, shape (num_pairs, H), float64.
         gram: ``z z^T``, float32; None for a client whose steps are taken on the head.
         start: the head that it received, shape (H,), float64.
-        batches: row numbers of each step's pairs.
+        drawn: the pairs of each step.
     """
 
     differences: np.ndarray
     gram: np.ndarray | None
     start: np.ndarray
-    batches: Sequence[np.ndarray]
+    drawn: Drawn
 
 
 class Trained(NamedTuple):
@@ -150,12 +151,11 @@ def _on_the_head(members: Sequence[Member], lr: float, l2: float, mu: float) -> 
 
 def _shares(members: Sequence[Member], dtype: type[np.floating]) -> np.ndarray:
     """Weight of each pair in each step's mean, shape (steps, num_members, most pairs)."""
-    steps = max(len(member.batches) for member in members)
+    steps = max(member.drawn.num_steps for member in members)
     width = max(len(member.differences) for member in members)
     shares = np.zeros((steps, len(members), width), dtype)
     for i, member in enumerate(members):
-        for step, rows in enumerate(member.batches):
-            shares[step, i, rows] = 1 / len(rows)
+        shares[member.drawn.steps, i, member.drawn.rows] = member.drawn.shares
     return shares
 
 
@@ -169,7 +169,7 @@ def _stacks(members: Sequence[Member]) -> list[list[int]]:
             stack = [*stacks[-1], i]
             first = members[stack[0]]
             width = size if first.gram is not None else first.differences.shape[1]
-            steps = max(len(members[each].batches) for each in stack)
+            steps = max(members[each].drawn.num_steps for each in stack)
             alike = (first.gram is None) == (members[i].gram is None)
             if (
                 alike

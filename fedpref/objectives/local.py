@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from fedpref.errors import ConfigurationError, FederationError
 from fedpref.objectives.margin import mean_loss
 from fedpref.types import Settings
 
-__all__ = ["num_steps", "reported_loss", "require", "require_progress", "steps_and_mu"]
+__all__ = ["num_steps", "reported_loss", "reported_losses", "require", "require_progress", "steps_and_mu"]
 
 
 def require(holds: bool, key: str, value: object, must: str) -> None:
@@ -66,3 +68,14 @@ def reported_loss(name: str, margins: np.ndarray) -> dict[str, float]:
     """The mean loss over finite margins, under a name; no entry where there is none."""
     finite = margins[np.isfinite(margins)]
     return {name: mean_loss(finite)} if len(finite) else {}
+
+
+def reported_losses(name: str, margins: Sequence[np.ndarray]) -> list[dict[str, float]]:
+    """``reported_loss`` of each of several, to rounding; each has at least one pair."""
+    starts = np.cumsum([0, *map(len, margins)])[:-1]
+    together = np.concatenate(margins).astype(np.float64)
+    is_finite = np.isfinite(together)
+    losses = np.logaddexp(0.0, -np.where(is_finite, together, np.inf))
+    sums, counts = np.add.reduceat(losses, starts), np.add.reduceat(is_finite.astype(int), starts)
+    pairs = zip(sums.tolist(), counts.tolist(), strict=True)
+    return [{name: total / count} if count else {} for total, count in pairs]

@@ -72,8 +72,8 @@ def is_in(module: str, package: str) -> bool:
 
 
 def phase_table(seconds: Mapping[str, float], rounds: int) -> str:
-    """Seconds of each phase, its share, and milliseconds a round; the largest first."""
-    total = sum(seconds.values())
+    """Seconds of every phase, 0 where none are given, its share, and ms a round; the largest first."""
+    total, seconds = sum(seconds.values()), {phase: seconds.get(phase, 0.0) for phase in PHASES}
     lines = [f"{'phase':<12} {'seconds':>9} {'share':>7} {'ms a round':>11}"]
     for phase, value in sorted(seconds.items(), key=lambda item: -item[1]):
         share = value / total if total > 0 else 0.0

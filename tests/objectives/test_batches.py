@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from fedpref.errors import ConfigurationError
-from fedpref.objectives.batches import batches
-from fedpref.objectives.local import reported_loss, steps_and_mu
+from fedpref.objectives.batches import Drawn, batches, drawn
+from fedpref.objectives.local import reported_loss, reported_losses, steps_and_mu
 from fedpref.seeds import generator
 
 
@@ -52,3 +52,36 @@ def test_losses_are_reported_over_finite_margins_only() -> None:
     margins = np.array([np.nan, 0.0, np.inf])
     assert reported_loss("loss", margins) == {"loss": pytest.approx(np.log(2))}
     assert reported_loss("loss", margins[:1]) == {}
+
+
+@pytest.mark.parametrize("num_pairs", [1, 7, 8, 10])
+@pytest.mark.parametrize("batch_pairs", [None, 1, 4, 8, 20])
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 11])
+def test_batches_drawn_as_arrays_are_the_same_from_the_same_draws(
+    num_pairs: int, batch_pairs: int | None, steps: int
+) -> None:
+    one, other = rng(), rng()
+    rows, found = (
+        list(batches(num_pairs, batch_pairs, steps, one)),
+        drawn(num_pairs, batch_pairs, steps, other),
+    )
+    again = Drawn.of(rows)
+    assert found.num_steps == again.num_steps == steps
+    for mine, his in zip(found[:3], again[:3], strict=True):
+        np.testing.assert_array_equal(mine, his)
+    assert [own.tolist() for own in found.batches()] == [own.tolist() for own in rows]
+    np.testing.assert_allclose(np.bincount(found.steps, found.shares, minlength=steps), np.ones(steps))
+    assert one.random() == other.random()
+
+
+def test_losses_of_several_are_those_of_each() -> None:
+    margins = [
+        np.array([0.5, -2.0, 3.0]),
+        np.array([np.inf, np.nan]),
+        np.array([-np.inf, 1.0, 800.0]),
+        np.ones(1),
+    ]
+    expected = [reported_loss("loss", own) for own in margins]
+    found = reported_losses("loss", margins)
+    assert [set(own) for own in found] == [set(own) for own in expected]
+    assert found == [pytest.approx(own) for own in expected]

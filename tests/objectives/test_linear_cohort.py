@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedpref.objectives import linear_cohort
+from fedpref.objectives.batches import Drawn
 from fedpref.objectives.linear_cohort import Member, cheapest, trained
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.seeds import generator
@@ -15,12 +16,12 @@ def member(num_pairs: int, steps: int, batch_pairs: int, by_gram: bool, seed: in
     rng = generator(seed, "member", num_pairs, steps)
     z, start = rng.standard_normal((num_pairs, DIM)), rng.standard_normal(DIM)
     batches = [rng.permutation(num_pairs)[:batch_pairs] for _ in range(steps)]
-    return Member(z, (z @ z.T).astype(np.float32) if by_gram else None, start, batches)
+    return Member(z, (z @ z.T).astype(np.float32) if by_gram else None, start, Drawn.of(batches))
 
 
 def one_by_one(member: Member, l2: float, mu: float) -> np.ndarray:
     head = member.start
-    for rows in member.batches:
+    for rows in member.drawn.batches():
         z = member.differences[rows]
         gradient = -(bradley_terry_pull(z @ head) @ z) / len(z) + l2 * head + mu * (head - member.start)
         head = head - LR * gradient

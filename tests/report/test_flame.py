@@ -47,6 +47,7 @@ def test_the_table_shares_out_all_seconds_and_names_the_largest_first() -> None:
     assert lines[1].split()[:4] == ["transport", "3.00", "75.0%", "300.0"]
     assert lines[2].split()[:4] == ["compute", "1.00", "25.0%", "100.0"]
     assert lines[-1].split() == ["all", "4.00"]
+    assert sorted(line.split()[0] for line in lines[1:-1]) == sorted(PHASES)
 
 
 def test_boxes_of_one_row_are_as_wide_as_their_samples_and_asks_nothing_of_a_network() -> None:
