@@ -31,7 +31,9 @@ app = typer.Typer(
 config_app = typer.Typer(
     no_args_is_help=True, suggest_commands=False, help="Groups, presets and their options."
 )
-data_app = typer.Typer(no_args_is_help=True, suggest_commands=False, help="Look at preference data.")
+data_app = typer.Typer(
+    no_args_is_help=True, suggest_commands=False, help="Look at preference data, or fetch some."
+)
 fleet_app = typer.Typer(no_args_is_help=True, suggest_commands=False, help="Look at devices and links.")
 runs_app = typer.Typer(
     no_args_is_help=True, suggest_commands=False, help="Look at finished and running runs."
@@ -48,6 +50,8 @@ Format = Annotated[str, typer.Option("--format", help="text or json")]
 Orders = Literal["both", "single"]
 Vote = Literal["majority", "mean"]
 BadRows = Literal["error", "drop"]
+TableFormat = Literal["table", "json", "md", "tex"]
+By = Literal["seed"]
 Allow = Annotated[list[str] | None, typer.Option(help="further packages of classes")]
 ConfigDirs = Annotated[list[str] | None, typer.Option(help="folders with further groups")]
 
@@ -99,6 +103,62 @@ def profile(context: typer.Context) -> None:
     from fedpref.cli.profile import profile_words
 
     raise typer.Exit(profile_words(context.args))
+
+
+@app.command()
+def bench(
+    suites: Annotated[list[str] | None, typer.Argument(help="names, or YAML files; all, if none")] = None,
+    tier: Annotated[str, typer.Option(help="smoke, small or full")] = "smoke",
+    strategies: Annotated[str, typer.Option(help="methods, or strategies of your own, a,b")] = "",
+    seeds: Annotated[str, typer.Option(help="in place of the tier's, 0,1,2")] = "",
+    jobs: Annotated[int, typer.Option(help="runs at a time; 0 is one a core")] = 0,
+    out: Annotated[Path, typer.Option(help="folder of all runs")] = Path("bench"),
+    data: Annotated[Path | None, typer.Option(help="folder of the real annotators' files")] = None,
+    tune: Annotated[bool, typer.Option(help="choose the options of the methods anew")] = False,
+    check: Annotated[bool, typer.Option(help="compare with the figures that are kept")] = False,
+    expect: Annotated[str, typer.Option(help="keep the figures, for this reason")] = "",
+    markdown: Annotated[Path | None, typer.Option(help="file of sections to write the tables to")] = None,
+    allow: Allow = None,
+    config_dir: ConfigDirs = None,
+    debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
+) -> None:
+    """Run benchmark suites: what is finished is not run again, what was interrupted goes on.
+
+    fedpref bench heterogeneity --tier small
+
+    fedpref bench heterogeneity --tier smoke --strategies fedavg,mine --config-dir my_configs --allow mine
+    """
+    from fedpref.cli.bench import Asked, numbers, words
+    from fedpref.cli.bench import bench as run_suites
+
+    flags = [part for one in allow or () for part in ("--allow", one)]
+    flags += [part for one in config_dir or () for part in ("--config-dir", one)]
+    figures = (tune, check, expect, markdown)
+    asked = Asked(suites or (), tier, words(strategies), numbers(seeds), jobs, out, data, flags, *figures)
+    raise typer.Exit(run_suites(asked))
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def tune(
+    context: typer.Context,
+    storage: Annotated[Path, typer.Option(help="folder of the search; the same one to go on with it")],
+    trials: Annotated[int, typer.Option(help="runs in all, those of before with them")] = 30,
+    space: Annotated[Path | None, typer.Option(help="YAML of options to search, key: choice(a,b)")] = None,
+    format_: Annotated[Literal["text", "json"], typer.Option("--format", help="of the result")] = "text",
+    allow: Allow = None,
+    config_dir: ConfigDirs = None,
+    debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
+) -> None:
+    """Search for good options: fedpref tune [key=value ...] 'key=loguniform(a,b)' ... --storage DIR.
+
+    An option is searched as choice(a,b,…), uniform(a,b) or loguniform(a,b). Trials are judged by training
+    pairs held out, never by test pairs. Killed, the same command goes on.
+    """
+    from fedpref.cli.tune import as_text, tune_words
+
+    with contextlib.redirect_stdout(sys.stderr):  # the result alone goes to stdout
+        result = tune_words(context.args, storage, trials, space, allow or (), config_dir or ())
+    _print(result, format_, as_text)
 
 
 @app.command()
@@ -185,6 +245,25 @@ def label_pairs(
 
 
 @app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run directories, or folders of them")],
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(help="to show with intervals, again for others [default: user_accuracy]"),
+    ] = None,
+    by: Annotated[By | None, typer.Option(help="also one line for each seed")] = None,
+    format_: Annotated[TableFormat, typer.Option("--format")] = "table",
+) -> None:
+    """Compare finished runs: fedpref compare runs/NAME/* [--metric pair_accuracy].
+
+    Runs that differ in their seed only share a row; all others are compared with that of the first run.
+    """
+    from fedpref.cli.compare import as_text, compare_runs
+
+    print(as_text(compare_runs(runs, metric or ()), format_, metric or (), by is not None))
+
+
+@app.command()
 def export(
     directory: Annotated[Path, typer.Argument(help="run directory")],
     to: Annotated[Path, typer.Option(help="new folder, one folder below it for each model")],
@@ -239,6 +318,19 @@ def data_inspect(context: typer.Context) -> None:
         return
     words, format_ = _take_format(context.args)
     _print(inspect_words(words), format_, as_text)
+
+
+@data_app.command("get")
+def data_get(
+    name: Annotated[str, typer.Argument(help="llmfao, ukpconvarg, mtbench or polis")],
+    to: Annotated[Path | None, typer.Option(help="folder to write to, else the cache")] = None,
+    accept: Annotated[str | None, typer.Option(help="SHA-256 of the originals, once compared")] = None,
+    debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
+) -> None:
+    """Fetch real preferences that others published, and convert them: fedpref data get NAME."""
+    from fedpref.cli.data import get_set
+
+    get_set(name, to, accept)
 
 
 @fleet_app.command("inspect", context_settings=WORDS)

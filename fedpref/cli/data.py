@@ -1,12 +1,13 @@
-"""``fedpref data inspect``: what a model will see of the data, before anything is trained on it."""
+"""``fedpref data``: what a model will see of the data before it is trained, and sets published by others."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-__all__ = ["as_text", "inspect_words"]
+__all__ = ["as_text", "get_set", "inspect_words"]
 
 SHOWN_CLIENTS = 10
 SHOWN_CHARS = 400
@@ -57,6 +58,19 @@ def inspect_words(words: Sequence[str]) -> dict[str, Any]:
     figures["held_out"] = {"num_people": len(asked), "num_pairs": sum(asked.values()), "pairs": asked}
     figures["notes"] = list(population.notes)
     return figures
+
+
+def get_set(name: str, to: Path | None, accept: str | None) -> None:
+    """Fetch and convert a published set; what happens is printed, a line each.
+
+    Raises:
+        ConfigurationError: no such set, or its originals cannot be trusted.
+        StorageError: they cannot be fetched or written.
+    """
+    from fedpref.data.originals import get
+
+    path = get(name, to, accept)
+    print(f"next  fedpref data inspect {path}")
 
 
 def as_text(figures: Mapping[str, Any]) -> str:

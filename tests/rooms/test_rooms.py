@@ -10,7 +10,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fedpref"
 GROUND = {"types", "errors", "seeds", "lazy"}
-HEAVY = {"torch", "transformers", "peft", "ray", "hydra", "flwr", "datasets", "matplotlib", "sklearn"}
+HEAVY = {"torch", "transformers", "peft", "ray", "hydra", "flwr", "datasets", "matplotlib", "sklearn", "optuna"}
 
 # room: (rooms of fedpref it may import, heavy packages it may import)
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {

@@ -1,0 +1,87 @@
+"""Which runs a tier of a suite is: every method on every data set with every seed, options chosen before."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+
+from fedpref.benchmarks.suite.choice import Choices
+from fedpref.benchmarks.suite.declared import DataSet, Method, Suite, Tier
+from fedpref.benchmarks.suite.job import Job
+from fedpref.errors import ConfigurationError
+
+__all__ = ["applies", "runs", "trials"]
+
+FindFile = Callable[[str], str]
+"""Path of the file of a set of real annotators."""
+
+TRIAL_SEED = 1_000_000
+"""Of the trials: no run of a tier has it, so no choice is made on a population that is reported."""
+
+
+def applies(data: DataSet, method: Method) -> bool:
+    """False where a method is to be told groups that nobody knows."""
+    return method.told_groups is None or data.file is None
+
+
+def trials(suite: Suite, tier: Tier, find: FindFile, flags: Sequence[str] = ()) -> list[Job]:
+    """A run of every setting of each grid, on training pairs alone; one seed a method and data set."""
+    return [
+        _job(suite, tier, data, method, setting, TRIAL_SEED, True, find, flags)
+        for data, method in _pairs(suite, tier)
+        for setting in method.grid
+        if len(method.grid) > 1
+    ]
+
+
+def runs(suite: Suite, tier: Tier, choices: Choices, find: FindFile, flags: Sequence[str] = ()) -> list[Job]:
+    """Every method with the options that were chosen for it.
+
+    Raises:
+        ConfigurationError: nothing was chosen yet for a method with a grid.
+    """
+    return [
+        _job(suite, tier, data, method, choices.setting(suite, data, method), seed, False, find, flags)
+        for data, method in _pairs(suite, tier)
+        for seed in tier.seeds
+    ]
+
+
+def _pairs(suite: Suite, tier: Tier) -> list[tuple[DataSet, Method]]:
+    both = itertools.product(tier.data, tier.methods)
+    found = [(suite.data[data], suite.method(method)) for data, method in both]
+    return [(data, method) for data, method in found if applies(data, method)]
+
+
+def _job(
+    suite: Suite,
+    tier: Tier,
+    data: DataSet,
+    method: Method,
+    setting: Sequence[str],
+    seed: int,
+    is_trial: bool,
+    find: FindFile,
+    flags: Sequence[str],
+) -> Job:
+    path = (f"data.path={find(data.file)}",) if data.file is not None else ()
+    words = (*flags, *suite.words, *data.words, *path, *method.words, *setting, *tier.words, f"seed={seed}")
+    if method.told_groups is not None:
+        groups = _hidden_groups(words)
+        words = (*words, f"{method.told_groups}=[{','.join(map(str, groups))}]")
+    return Job(suite.name, data.name, method.name, tuple(setting), seed, is_trial, words)
+
+
+def _hidden_groups(words: Sequence[str]) -> list[int]:
+    """The hidden group of each client of the population that these words describe."""
+    from fedpref.cli.build import population_from
+    from fedpref.cli.compose import compose, parse_words, plain
+
+    people = population_from(plain(compose(parse_words(words).all_overrides)))
+    if people.truth is None:
+        raise ConfigurationError("groups are to be told, but of these people nobody knows them")
+    known = {
+        held_out.client_id: int(group)
+        for held_out, group in zip(people.held_out, people.truth.groups, strict=True)
+    }
+    return [known[client] for client in range(len(people))]

@@ -1,0 +1,140 @@
+"""A suite from its name to its tables: choose options if asked to, make the missing runs, read them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from fedpref.benchmarks.suite import plan
+from fedpref.benchmarks.suite.choice import METRIC, Choices, read_choices
+from fedpref.benchmarks.suite.declared import Suite, Tier
+from fedpref.benchmarks.suite.job import Job
+from fedpref.benchmarks.suite.results import Failure, records_of, score
+from fedpref.benchmarks.suite.schedule import make
+from fedpref.errors import ConfigurationError
+from fedpref.evaluation.compare import Table, tables
+from fedpref.evaluation.records import Record
+
+__all__ = ["Outcome", "Setting", "run_suite"]
+
+METRICS = ("user_accuracy", "worst_decile", "worst_group", "bytes_up", "bytes_down", "virtual_s")
+EXTRA = ("to_target_s", "to_target_bytes", "k_star")
+"""Where some run has them."""
+
+HIDDEN = ("oracle", "ari", "order_consistency")
+"""For claims alone."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a suite is run.
+
+    Attributes:
+        out: folder of everything that is written.
+        workers: runs at a time.
+        find: path of the file of a set of real annotators; raises ConfigurationError where there is none.
+        say: told what happens, a line at a time.
+        flags: words of every run, such as ``--allow`` and ``--config-dir``.
+        tune: choose the options anew.
+    """
+
+    out: Path
+    workers: int
+    find: Callable[[str], str]
+    say: Callable[[str], None]
+    flags: Sequence[str] = ()
+    tune: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a suite gave.
+
+    Attributes:
+        suite: what was run.
+        tier: of it, with the data sets that were there.
+        choices: options of the methods.
+        tables: one a data set.
+        records: of all runs that finished.
+        failures: the others.
+        jobs: all runs.
+        notes: data sets that were left out, and why.
+    """
+
+    suite: Suite
+    tier: Tier
+    choices: Choices
+    tables: Sequence[Table]
+    records: Sequence[Record]
+    failures: Sequence[Failure]
+    jobs: Sequence[Job]
+    notes: Sequence[str]
+
+
+def run_suite(suite: Suite, tier: Tier, setting: Setting) -> Outcome:
+    """Make the runs of a tier that are missing, and compare.
+
+    Raises:
+        ConfigurationError: something in the suite is wrong, or no data set is there.
+        StorageError: the disk is full or not writable.
+    """
+    tier, notes = _there(suite, tier, setting)
+    out = setting.out / suite.name
+    choices = read_choices(suite.name, out / "chosen.json")
+    if setting.tune:
+        choices = _chosen(suite, tier, setting, choices, out)
+    jobs = plan.runs(suite, tier, choices, setting.find, setting.flags)
+    paths = make(jobs, out, setting.workers, _telling(setting.say))
+    records, failures = records_of(suite, paths)
+    broken = {(failure.data, failure.method) for failure in failures}
+    whole = [record for record in records if (record.data, record.name) not in broken]  # rows have all seeds
+    metrics = [
+        metric
+        for metric in (*METRICS, *EXTRA, *HIDDEN)
+        if metric in METRICS or any(metric in record.numbers for record in whole)
+    ]
+    compared = tables(whole, metrics, suite.base) if whole else ()
+    return Outcome(suite, tier, choices, compared, records, failures, jobs, notes)
+
+
+def _chosen(suite: Suite, tier: Tier, setting: Setting, choices: Choices, out: Path) -> Choices:
+    """The choices with those of this tier made anew, and kept."""
+    jobs = plan.trials(suite, tier, setting.find, setting.flags)
+    paths = make(jobs, out, setting.workers, _telling(setting.say))
+    scores = {
+        (job.data, job.method, job.setting): score(path, METRIC)
+        for job, path in zip(jobs, paths, strict=True)
+    }
+    for data, name in dict.fromkeys((job.data, job.method) for job in jobs):
+        method = suite.method(name)
+        choices = choices.with_(data, method, [scores[data, name, own] for own in method.grid])
+    choices.write(out / "chosen.json")
+    return choices
+
+
+def _there(suite: Suite, tier: Tier, setting: Setting) -> tuple[Tier, list[str]]:
+    """The tier without data sets whose file is not there, and what to say of them."""
+    kept, notes = [], []
+    for name in tier.data:
+        file = suite.data[name].file
+        try:
+            if file is not None:
+                setting.find(file)
+            kept.append(name)
+        except ConfigurationError as error:
+            notes.append(f"{name} is left out: {error}")
+            setting.say(notes[-1])
+    if not kept:
+        raise ConfigurationError(f"suite {suite.name}, tier {tier.name}: no data set is there")
+    return replace(tier, data=tuple(kept)), notes
+
+
+def _telling(say: Callable[[str], None]) -> Callable[[Job, Path, int, int], None]:
+    def told(job: Job, path: Path, done: int, total: int) -> None:
+        found = score(path, METRIC)
+        figure = "failed" if found is None else f"{found:.4f}"
+        kind = f"trial {' '.join(job.setting)}" if job.is_trial else f"seed {job.seed}"
+        say(f"{done:4}/{total}  {job.data:12} {job.method:24} {kind:28} {figure}")
+
+    return told

@@ -1,0 +1,88 @@
+"""Makes the runs that are missing, several at a time, each in a process of its own with one thread.
+
+What is finished is found by its key and not made again; what was interrupted goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from pathlib import Path
+from typing import NamedTuple
+
+from fedpref.benchmarks.suite.job import Job, describe, finish
+from fedpref.report.runs import list_runs
+from fedpref.report.storage import read_json
+
+__all__ = ["Found", "found_in", "make"]
+
+_DONE = ("finished", "failed")
+
+
+class Found(NamedTuple):
+    """A run directory of a job: where it is, and how it stands."""
+
+    path: Path
+    state: str
+
+
+def found_in(out: Path) -> dict[str, Found]:
+    """The newest run directory of each job below ``out``, by key; one that is done before others."""
+    found: dict[str, Found] = {}
+    for run in list_runs(out):
+        if (run.path / "job.json").is_file():
+            key = str(read_json(run.path / "job.json")["key"])
+            state = str(run.status.get("state"))
+            if key not in found or state in _DONE or found[key].state not in _DONE:
+                found[key] = Found(run.path, state)
+    return found
+
+
+def make(
+    jobs: Sequence[Job], out: Path, workers: int, on_done: Callable[[Job, Path, int, int], None]
+) -> list[Path]:
+    """The run directory of every job, in order.
+
+    Args:
+        jobs: to be there in the end.
+        out: folder of the run directories.
+        workers: processes.
+        on_done: called after each run that was made, with how many are there and how many there will be.
+
+    Raises:
+        ConfigurationError: the words of a job do not describe a run; nothing has run.
+        StorageError: the disk is full or not writable.
+    """
+    keys = [str(describe(job)[0]["key"]) for job in jobs]
+    there = found_in(out)
+    paths = {key: there[key].path for key in keys if key in there and there[key].state in _DONE}
+    missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in paths}
+    begun = {key: there[key].path for key in missing if key in there and there[key].state != "running"}
+    for key, path in _each(missing, begun, out, workers):
+        paths[key] = path
+        on_done(missing[key], path, len(paths), len(set(keys)))
+    return [paths[key] for key in keys]
+
+
+def _each(
+    jobs: Mapping[str, Job], begun: Mapping[str, Path], out: Path, workers: int
+) -> Iterator[tuple[str, Path]]:
+    """Key and directory of each job, as they end."""
+    if workers == 1 or len(jobs) < 2:
+        for key, job in jobs.items():
+            yield key, finish(job, out, begun.get(key))
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        waiting: dict[Future[Path], str] = {
+            pool.submit(finish, job, out, begun.get(key)): key for key, job in jobs.items()
+        }
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield waiting.pop(future), future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise

@@ -1,0 +1,121 @@
+"""``fedpref bench``: run suites and show, keep or check what comes out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedpref.errors import ConfigurationError, FederationError
+
+if TYPE_CHECKING:
+    from fedpref.benchmarks.suite.declared import Tier
+    from fedpref.benchmarks.suite.run import Outcome
+
+__all__ = ["Asked", "bench", "numbers", "words"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line says.
+
+    Attributes:
+        suites: names, or paths of YAML files; none means all that have the tier.
+        tier: how much of them.
+        strategies: methods, or names of strategies; none means those of the tier.
+        seeds: none means those of the tier.
+        jobs: runs at a time; 0 is one a core.
+        out: folder of everything that is written.
+        data: folder of files of real annotators; None looks where ``fedpref data get`` puts them.
+        flags: words of every run, such as ``--allow`` and ``--config-dir``.
+        tune: choose the options anew.
+        check: compare with the figures that are kept.
+        expect: keep the figures, for this reason; empty keeps nothing.
+        markdown: file that gets the tables as sections; None writes none.
+    """
+
+    suites: Sequence[str] = ()
+    tier: str = "smoke"
+    strategies: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    jobs: int = 0
+    out: Path = Path("bench")
+    data: Path | None = None
+    flags: Sequence[str] = ()
+    tune: bool = False
+    check: bool = False
+    expect: str = ""
+    markdown: Path | None = None
+
+
+def words(listed: str) -> tuple[str, ...]:
+    """What stands between commas."""
+    return tuple(word.strip() for word in listed.split(",") if word.strip())
+
+
+def numbers(listed: str) -> tuple[int, ...]:
+    """Seeds between commas.
+
+    Raises:
+        ConfigurationError: one is no integer.
+    """
+    try:
+        return tuple(int(word) for word in words(listed))
+    except ValueError as error:
+        raise ConfigurationError(f"--seeds {listed} must be integers, such as 0,1,2") from error
+
+
+def bench(asked: Asked) -> int:
+    """Run, and print the tables.
+
+    Raises:
+        ConfigurationError: a suite, tier or method does not exist, or nothing can be run.
+        FederationError: with ``check``, figures differ from those that are kept, or a run failed.
+    """
+    from fedpref.benchmarks.suite import expected
+    from fedpref.benchmarks.suite.declared import read_suite, suite_names
+    from fedpref.benchmarks.suite.run import Setting, run_suite
+    from fedpref.benchmarks.suite.show import put_section_of, text
+
+    if asked.jobs < 0:
+        raise ConfigurationError(f"--jobs {asked.jobs} must be 0, which is one a core, or more")
+    suites = [read_suite(name) for name in asked.suites or suite_names()]
+    tiers = [suite.tier(asked.tier, asked.strategies, asked.seeds) for suite in suites]
+    if asked.check and (asked.strategies or asked.seeds):
+        raise ConfigurationError("--check compares whole tiers; leave --strategies and --seeds out")
+    setting = Setting(
+        asked.out, asked.jobs or len(os.sched_getaffinity(0)), _finder(asked), print, asked.flags, asked.tune
+    )
+    wrong: list[str] = []
+    for suite, tier in zip(suites, tiers, strict=True):
+        print(f"{suite.title}: {_size(tier)}, {tier.cost}", flush=True)
+        outcome = run_suite(suite, tier, setting)
+        print(f"\n{text(outcome)}\n", flush=True)
+        if asked.markdown is not None:
+            put_section_of(asked.markdown, outcome)
+        path = expected.expected_path(suite, tier)
+        if asked.expect:
+            expected.keep(path, suite, outcome.tier, outcome.tables, asked.expect)
+            print(f"kept  {path}")
+        if asked.check:
+            found = [*_failed(outcome), *expected.deviations(path, outcome.tables)]
+            wrong += [f"{suite.name}: {one}" for one in found]
+    if wrong:
+        raise FederationError("; ".join(wrong))
+    return 0
+
+
+def _failed(outcome: Outcome) -> list[str]:
+    return [f"{run.data}, {run.method}, seed {run.seed} failed: {run.error}" for run in outcome.failures]
+
+
+def _size(tier: Tier) -> str:
+    return f"{len(tier.data)} data sets, {len(tier.methods)} methods, {len(tier.seeds)} seeds"
+
+
+def _finder(asked: Asked) -> Callable[[str], str]:
+    from fedpref.data.originals import set_path
+
+    return lambda name: str(set_path(name, asked.data).resolve())
