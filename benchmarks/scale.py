@@ -1,14 +1,12 @@
-"""What a large population and large updates cost: round time and memory by clients, and gigabytes a second.
+"""What a large population costs: round time and memory by clients.
 
-Population: rounds of 100 clients among up to a million, whose shards are made when they are needed. The
-federations take turns, a round each, in processes of their own; memory is the growth of a process from before
-its population was made. Aggregation: the weighted mean of 1,000 updates of 1 MB, as FedAvg combines them, in
-turn with reading the same bytes once (their maximum, by one thread). The first round is not measured.
+Rounds of 100 clients among up to a million, whose shards are made when they are needed. The federations take
+turns, a round each, in processes of their own; memory is the growth of a process from before its population
+was made. The first round is not measured.
 Where a population is no larger than the shards that are kept, its rounds make none: that is a gain of small
 populations, and no cost of large ones, so rounds that make all their shards are told too.
 
-    python -m fedpref.benchmarks.scale [clients=1000,1000000] [rounds=10] [updates=1000]
-        [json=FILE] [table=BENCHMARKS.md]
+    python -m fedpref.benchmarks.scale [clients=1000,1000000] [rounds=10] [json=FILE] [table=BENCHMARKS.md]
 """
 
 from __future__ import annotations
@@ -31,15 +29,13 @@ from fedpref.clients.linear_reward import LinearReward
 from fedpref.federation.federation import Federation
 from fedpref.flower.fence import streams_kept
 from fedpref.lazy import LazySequence
-from fedpref.maths.combine import WeightedMean
 from fedpref.models.given import Given
 from fedpref.seeds import generator
 from fedpref.simulation.cohort import Cohort
 from fedpref.strategies.fedavg import FedAvg
-from fedpref.types import HeldOut, Pairs, Population, Shard, Update
+from fedpref.types import HeldOut, Pairs, Population, Shard
 
 COHORT, DIM, PAIRS = 100, 384, 64
-MEGABYTE = 10**6
 KEPT = (COHORT, 1024)
 """Shards kept. A cohort: all are made anew in every round. As by default: of a thousand clients, all are."""
 
@@ -106,48 +102,14 @@ def populations(clients: Sequence[int], rounds: int, keep: int) -> list[dict[str
     ]
 
 
-def aggregation(num_updates: int, dtype: str, repeats: int = 5) -> dict[str, float | str]:
-    """Gigabytes a second of the weighted mean, and of reading the same bytes."""
-    rng, ones = generator(0, "updates"), [1.0] * num_updates
-    length = MEGABYTE // np.dtype(dtype).itemsize
-    deltas = [rng.standard_normal(length).astype(dtype) for _ in range(num_updates)]
-    updates = [Update({}, {"w": delta}, PAIRS, {}, client) for client, delta in enumerate(deltas)]
-    base = {"w": np.zeros(length, np.float32)}
-    combine, num_bytes = WeightedMean(), float(sum(delta.nbytes for delta in deltas))
-    mean_s, read_s = [], []
-    for _ in range(1 + repeats):
-        begun = time.perf_counter()
-        combined = combine(base, updates, ones, range(num_updates), rng).delta["w"]
-        middle = time.perf_counter()
-        for delta in deltas:
-            delta.view(np.int64).max()
-        read_s.append(time.perf_counter() - middle)
-        mean_s.append(middle - begun)
-    expected = np.mean([delta[:100].astype(np.float64) for delta in deltas], axis=0)
-    assert np.allclose(combined[:100], expected), "the mean is wrong"
-    return {
-        "numbers": dtype,
-        "updates": num_updates,
-        "mean_gb_per_s": num_bytes / 1e9 / median(mean_s[1:]),
-        "read_gb_per_s": num_bytes / 1e9 / median(read_s[1:]),
-        "share_of_reading": median(read / mean for read, mean in zip(read_s[1:], mean_s[1:], strict=True)),
-    }
-
-
-def as_text(grown: Sequence[Mapping[str, Any]], means: Sequence[Mapping[str, Any]]) -> str:
-    """Both tables, as Markdown."""
+def as_text(grown: Sequence[Mapping[str, Any]]) -> str:
+    """The table, as Markdown."""
     lines = ["| clients | shards kept | ms a round | times the first | memory, MB |"]
     lines += ["| ---: | ---: | ---: | ---: | ---: |"]
     lines += [
         f"| {row['clients']:,} | {row['shards_kept']:,} | {row['ms_per_round']:.1f} "
         f"| {row['times_the_first']:.2f} | {row['memory_growth_mb']:.0f} |"
         for row in grown
-    ]
-    lines += ["", "| updates of 1 MB | mean, GB/s | reading, GB/s | share |", "| --- | ---: | ---: | ---: |"]
-    lines += [
-        f"| {row['updates']:,} of {row['numbers']} | {row['mean_gb_per_s']:.1f} "
-        f"| {row['read_gb_per_s']:.1f} | {row['share_of_reading']:.2f} |"
-        for row in means
     ]
     return "\n".join(lines)
 
@@ -157,12 +119,10 @@ def main(options: Mapping[str, str]) -> None:
     clients = [int(number) for number in options.get("clients", "1000,10000,100000,1000000").split(",")]
     rounds = int(options.get("rounds", "10"))
     grown = [row for keep in KEPT for row in populations(clients, rounds, keep)]
-    num_updates = int(options.get("updates", "1000"))
-    means = [aggregation(num_updates, dtype) for dtype in ("float64", "float32")]
-    text = f"{conditions()}\n\n{as_text(grown, means)}"
+    text = f"{conditions()}\n\n{as_text(grown)}"
     print(text)
     if "json" in options:
-        found = {"conditions": conditions(), "populations": grown, "aggregation": means}
+        found = {"conditions": conditions(), "populations": grown}
         Path(options["json"]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if "table" in options:
         put_section(Path(options["table"]), "Scale", "fedpref.benchmarks.scale", text)

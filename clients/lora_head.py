@@ -9,7 +9,7 @@ Source: Hu et al. 2021, arXiv:2106.09685 (LoRA); Sun et al. 2024, arXiv:2403.123
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -21,29 +21,38 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import kept
-from fedpref.models.lora_layer import HEAD, LORA_A, LORA_B, Member, descend, layer_margins
-from fedpref.models.stacked import Stacked
-from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
-from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
+from fedpref.models.lora_layer import HEAD, LORA_A, LORA_B, Member, layer_margins, trained
+from fedpref.objectives.batches import batch_size, drawn, epochs_and_rest
+from fedpref.objectives.grouping import grouping_split, models_to_score
+from fedpref.objectives.local import (
+    num_steps,
+    reported_loss,
+    reported_losses,
+    require,
+    require_progress,
+    steps_and_mu,
+)
 from fedpref.objectives.optimizers import copies_held
 from fedpref.seeds import generator
-from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
+from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights, Workload
 
 __all__ = ["LoraHead"]
 
-_LARGEST_STACK = 2**21
-"""Numbers in the features that are trained on at once: 8 MB, which a processor's cache may hold."""
+_LARGEST_STEP = 2**19
+"""Numbers that a step of a stack works on: 2 MB, not far above a core's own cache; fewer cost more calls."""
 
 _PADDING = 1.25
-"""How much larger the largest shard of a stack may be than the smallest."""
+"""How much more numbers the largest member of a stack may have in a step than the smallest."""
 
 
 @dataclass(frozen=True)
 class LoraHead:
     """Trains ``layer.lora_A.weight`` (r, H), ``layer.lora_B.weight`` (outputs, r) and ``score.weight``.
 
-    A task's settings may give ``local_steps`` and ``proximal_mu``. The optimiser is AdamW without decay,
-    betas 0.9 and 0.95, afresh in every task; the work is done in float32.
+    It also scores several models, and keeps nothing. A task's settings may give ``local_steps``,
+    ``proximal_mu``, ``grouping_share`` and ``grouping_seed``, and those of a task to score
+    ``num_selectors``, the models that it holds. The optimiser is AdamW without decay, betas 0.9 and 0.95,
+    afresh in every task; the work is done in float32.
 
     Attributes:
         backbone: gives the features.
@@ -111,13 +120,19 @@ class LoraHead:
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
     ) -> tuple[Reply, ClientState]:
-        """Train on the shard.
+        """Train on the shard ("train"), or report the losses of several models ("score").
 
-        Metrics: ``loss_before`` and ``loss_after`` on the whole shard (before: at the received weights),
-        ``steps_done``, ``skipped_steps`` (a gradient was not finite), ``flops`` (what ``workload`` says).
+        Metrics of training: ``loss_before`` and ``loss_after`` on all training pairs (before: at the received
+        weights), ``steps_done``, ``skipped_steps`` (a gradient was not finite). Of both kinds: ``flops``
+        (what ``workload`` says).
+
+        To score, the weights hold model u under keys ``u/…``, and the reply no weights but ``loss_u``, the
+        mean loss on the grouping pairs, in nats; one that is not finite is left out. A client with a single
+        pair, none of which is held back, draws its losses at random, so that it prefers no group.
 
         Raises:
-            ConfigurationError: another kind of task, or weights that do not fit.
+            ConfigurationError: another kind of task, weights that do not fit, or fewer models than the
+                settings tell.
             FederationError: every step was skipped.
         """
         return self.answer_cohort([task], [shard], [state], [rng])[0]
@@ -129,20 +144,19 @@ class LoraHead:
         states: Sequence[ClientState],
         rngs: Sequence[np.random.Generator],
     ) -> Sequence[tuple[Reply, ClientState]]:
-        """As ``answer`` for each: all are trained together."""
+        """As ``answer`` for each: all that train are trained together."""
         replies: dict[int, Reply] = {}
         works: list[_Work] = []
-        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
-            if task.kind != "train":
-                raise ConfigurationError(f"client: lora_head cannot answer a task of kind '{task.kind}'")
-            if len(shard.pairs) == 0:
-                replies[i] = Reply(dict(task.weights), 0, {})
-                continue
-            self._check(task.weights)
-            steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-            drawn = list(batches(len(shard.pairs), self.batch_pairs, steps, rng))
-            works.append(_Work(i, task, shard, mu, Member(self._rows(shard.pairs), drawn)))
-        with np.errstate(over="ignore", invalid="ignore"):  # a step whose gradient is not finite is skipped
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is skipped or left out
+            for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+                if task.kind == "score":
+                    replies[i] = self._score(task, shard, rng)
+                elif task.kind != "train":
+                    raise ConfigurationError(f"client: lora_head cannot answer a task of kind '{task.kind}'")
+                elif len(shard.pairs) == 0:
+                    replies[i] = Reply(dict(task.weights), 0, {})
+                else:
+                    works.append(self._work(i, task, shard, rng))
             for stack in _stacks(works):
                 replies.update(self._trained(stack))
         return [(replies[i], state) for i, state in enumerate(states)]
@@ -151,19 +165,27 @@ class LoraHead:
         """Operations of A, B and the head; features, those of the frozen layer too, are taken as kept.
 
         A response takes a product with each, and in training two more of B and one more of the others, two
-        operations an entry; the losses before and after take one of each. A task that is refused is no work.
+        operations an entry; the losses before and after take one of each, and so does the loss of each of
+        the ``num_selectors`` models to score (one, if the settings do not tell). A task that is refused is
+        no work.
         """
-        num_pairs = len(shard.pairs)
-        if task.kind != "train" or num_pairs == 0:
+        if task.kind not in ("train", "score") or len(shard.pairs) == 0:
             return Workload(0.0, 0.0)
+        split = grouping_split(shard, task.settings)
+        a, b, head = (float(math.prod(shape)) for shape in self._shapes.values())
+        width = self.backbone.dim + self.outputs
+        if task.kind == "score":
+            num_models = _num_models(task.settings)
+            num_scored = 0 if split.grouping is None else len(split.grouping)
+            flops = 2 * num_scored * num_models * self._forward_flops
+            return Workload(flops, 4.0 * (2 * num_scored * width + num_models * (a + b + head)))
+        forward, back = self._forward_flops, 2 * (a * (not self.freeze_a) + 2 * b + head)
+        num_pairs = len(split.train)
         steps = num_steps(task.settings, self.local_steps)
         epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
-        a, b, head = (float(math.prod(shape)) for shape in self._shapes.values())
-        forward, back = 2 * (a + b + head), 2 * (a * (not self.freeze_a) + 2 * b + head)
         flops = 2 * (epochs * num_pairs + rest) * (forward + back) + 2 * 2 * num_pairs * forward
         rows = 2 * (num_pairs + batch_size(num_pairs, self.batch_pairs))
-        held = (a + b + head) * (1 + copies_held("adamw"))
-        return Workload(flops, 4.0 * (rows * (self.backbone.dim + self.outputs) + held))
+        return Workload(flops, 4.0 * (rows * width + (a + b + head) * (1 + copies_held("adamw"))))
 
     @property
     def _shapes(self) -> dict[str, tuple[int, int]]:
@@ -173,39 +195,84 @@ class LoraHead:
             HEAD: (1, self.outputs),
         }
 
+    @property
+    def _forward_flops(self) -> float:
+        """Operations of one reward."""
+        return 2.0 * sum(map(math.prod, self._shapes.values()))
+
     def _check(self, weights: Weights) -> None:
         found = {key: array.shape for key, array in weights.items()}
         if found != self._shapes:
             raise ConfigurationError(f"client: lora_head needs weights of {self._shapes}, got {found}")
 
     def _rows(self, pairs: Pairs) -> np.ndarray:
-        """Features and what the frozen layer makes of them, chosen above rejected."""
+        """Features and what the frozen layer makes of them, shape (num_pairs, 2, H + outputs)."""
         key = ("layer", self.backbone, self.outputs, self.layer_seed)
         return kept(pairs, key, lambda: self._computed(pairs))
 
     def _computed(self, pairs: Pairs) -> np.ndarray:
         sides = [self.backbone.features(pairs.prompts, side) for side in (pairs.chosen, pairs.rejected)]
-        features = np.concatenate(sides)
+        features = np.stack(sides, axis=1).reshape(2 * len(pairs), -1)
         frozen = features @ _layer(self.layer_seed, self.backbone.dim, self.outputs).T
-        return np.concatenate([features, frozen], axis=1)
+        return np.concatenate([features, frozen], axis=1).reshape(len(pairs), 2, -1)
 
-    def _trained(self, works: Sequence[_Work]) -> Iterator[tuple[int, Reply]]:
+    def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
+        models = models_to_score(task.weights)
+        if len(models) < _num_models(task.settings):
+            raise ConfigurationError(
+                f"client: models to score: {len(models)}, not {_num_models(task.settings)}"
+            )
+        if len(shard.pairs) == 0:
+            return Reply({}, 0, {})
+        scored = grouping_split(shard, task.settings).grouping
+        if scored is None:
+            return Reply({}, len(shard.pairs), {f"loss_{u}": float(rng.random()) for u in models})
+        rows = self._rows(shard.pairs)[scored]
+        metrics = {"flops": 2 * len(rows) * len(models) * self._forward_flops}
+        for u, weights in models.items():
+            self._check(weights)
+            margins = layer_margins(weights, rows, self._scale)
+            if np.isfinite(margins).all():
+                metrics |= reported_loss(f"loss_{u}", margins)
+        return Reply({}, len(shard.pairs), metrics)
+
+    def _work(self, place: int, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
+        self._check(task.weights)
+        rows = self._rows(shard.pairs)
+        if task.settings.get("grouping_share"):
+            rows = rows[grouping_split(shard, task.settings).train]
+        steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
+        pairs = drawn(len(rows), self.batch_pairs, steps, rng)
+        held = sum(array.size for array in task.weights.values()) * (1 + copies_held("adamw"))
+        numbers = held + batch_size(len(rows), self.batch_pairs) * rows[0].size
+        return _Work(place, task, shard, mu, numbers, Member(task.weights, rows, pairs))
+
+    def _trained(self, works: Sequence[_Work]) -> dict[int, Reply]:
         """Train clients of one proximal weight together, those with most steps first."""
-        stack = Stacked([work.task.weights for work in works])
         members = [work.member for work in works]
-        descend(stack, members, self._scale, self.lr, works[0].mu, self.freeze_a)
-        for place, work in enumerate(works):
-            steps, skipped = len(work.member.batches), int(stack.skipped[place])
+        results = trained(members, self._scale, self.lr, works[0].mu, self.freeze_a)
+        before = self._losses("loss_before", members, [member.weights for member in members])
+        after = self._losses("loss_after", members, [result.weights for result in results])
+        replies = {}
+        for i, (work, (weights, skipped)) in enumerate(zip(works, results, strict=True)):
+            steps = work.member.drawn.num_steps
             require_progress(steps, skipped)
-            weights = stack.of(place)
             metrics = {
-                **reported_loss("loss_before", self.margins(work.task.weights, work.shard.pairs)),
-                **reported_loss("loss_after", self.margins(weights, work.shard.pairs)),
+                **before[i],
+                **after[i],
                 "steps_done": float(steps - skipped),
                 "skipped_steps": float(skipped),
                 "flops": self.workload(work.task, work.shard).flops,
             }
-            yield work.place, Reply(weights, len(work.shard.pairs), metrics)
+            replies[work.place] = Reply(weights, len(work.shard.pairs), metrics)
+        return replies
+
+    def _losses(
+        self, name: str, members: Sequence[Member], weights: Sequence[Weights]
+    ) -> list[dict[str, float]]:
+        """Each member's loss over all its pairs, at these weights."""
+        each = zip(members, weights, strict=True)
+        return reported_losses(name, [layer_margins(own, member.rows, self._scale) for member, own in each])
 
     @property
     def _scale(self) -> float:
@@ -213,27 +280,39 @@ class LoraHead:
 
 
 class _Work(NamedTuple):
-    """A task of training: its place among the tasks, its proximal weight, and its steps."""
+    """A task of training: its place among the tasks, and its proximal weight.
+
+    ``numbers`` are those that a step works on: the rows of a batch, the weights, and what AdamW holds.
+    """
 
     place: int
     task: Task
     shard: Shard
     mu: float
+    numbers: int
     member: Member
 
 
 def _stacks(works: Sequence[_Work]) -> list[list[_Work]]:
-    """Who is trained together: of one proximal weight, of similar size, and not too many at a time."""
+    """Who is trained together: of one proximal weight, of similar steps, and not too many at a time.
+
+    Those with most steps come first.
+    """
     stacks: list[list[_Work]] = []
-    numbers = 0
-    for work in sorted(works, key=lambda work: (work.mu, len(work.shard.pairs))):
-        first, numbers = stacks[-1][0] if stacks else work, numbers + work.member.rows.size
-        is_alike = work.mu == first.mu and len(work.shard.pairs) <= _PADDING * len(first.shard.pairs)
-        if not stacks or not is_alike or numbers > _LARGEST_STACK:
+    left = 0
+    for work in sorted(works, key=lambda work: (work.mu, work.numbers)):
+        first = stacks[-1][0] if stacks else work
+        is_alike = work.mu == first.mu and work.numbers <= _PADDING * first.numbers
+        if not stacks or not is_alike or left < work.numbers:
             stacks.append([])
-            numbers = work.member.rows.size
+            left = _LARGEST_STEP
         stacks[-1].append(work)
-    return [sorted(stack, key=lambda work: -len(work.member.batches)) for stack in stacks]
+        left -= work.numbers
+    return [sorted(stack, key=lambda work: -work.member.drawn.num_steps) for stack in stacks]
+
+
+def _num_models(settings: Settings) -> int:
+    return int(settings.get("num_selectors", 1))
 
 
 @lru_cache(maxsize=4)

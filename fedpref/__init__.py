@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedpref.clients.linear_reward import LinearReward as LinearReward
+    from fedpref.clients.lora_head import LoraHead as LoraHead
     from fedpref.clients.lora_reward import LoraReward as LoraReward
     from fedpref.clients.selector import Selector as Selector
     from fedpref.data.assembly import pool as pool
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "clients.linear_reward": ["LinearReward"],
+    "clients.lora_head": ["LoraHead"],
     "clients.lora_reward": ["LoraReward"],
     "clients.selector": ["Selector"],
     "data.assembly": ["pool", "population"],

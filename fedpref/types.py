@@ -220,7 +220,8 @@ class Update:
 
     Attributes:
         weights: as sent by the client, float32.
-        delta: local minus received (new minus old), float64; only keys that were received.
+        received: what its delta starts from: of the weights that the client got, those that it sent back,
+            float32. Whoever got the same arrays shares them.
         num_pairs: unordered pairs that the client holds, at least 1 for a trained answer.
         metrics: finite numbers that the client reports.
         client_id: who answered.
@@ -229,11 +230,19 @@ class Update:
     """
 
     weights: Weights
-    delta: Weights
+    received: Weights
     num_pairs: int
     metrics: Mapping[str, float]
     client_id: ClientId
     factor: float = 1.0
+
+    @property
+    def delta(self) -> Weights:
+        """Local minus received (new minus old), float64: made whenever it is asked for, and kept by nobody.
+
+        ``fedpref.maths.deltas.sum_of_deltas`` adds those of many updates without making any.
+        """
+        return {key: self.weights[key].astype(np.float64) - old for key, old in self.received.items()}
 
 
 @dataclass(frozen=True, eq=False)
@@ -416,6 +425,17 @@ class Personal(Protocol):
                 population's prior gives.
             state: what the client keeps; empty for one that never trained.
         """
+        ...
+
+
+@runtime_checkable
+class PersonalInCohorts(Protocol):
+    """A personal rule that can add the parts of many clients as one computation; others add one by one."""
+
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """What ``personalise`` gives for each client, to 1e-5, in order."""
         ...
 
 

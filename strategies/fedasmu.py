@@ -17,7 +17,6 @@ from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
 from fedpref.maths.dynamic_mixing import AnswerWeight, RefreshWeight
 from fedpref.maths.staleness import check_max_staleness
-from fedpref.maths.weights import difference
 from fedpref.strategies.cohort import check_cohort, refill
 from fedpref.strategies.global_model import GlobalModel, first_model, stepped
 from fedpref.types import (
@@ -220,7 +219,7 @@ class FedASMU:
         client, version = update.client_id, state.version + 1
         weight = self._answer_weight(state, client)
         alpha = weight.share(self.mu_alpha, version, age)
-        towards = replace(update, delta=difference(update.weights, state.model.weights), factor=alpha)
+        towards = replace(update, received=state.model.weights, factor=alpha)
         model, metrics = stepped(state.model, [towards], "clients", 1.0, self.combine, [client], rng)
         slope = _rise(update.metrics.get("loss_before"), update.metrics.get("loss_after"))
         adapted = weight.adapted(self.mu_alpha, version, age, slope, self.meta_lr)

@@ -14,7 +14,6 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean
 from fedpref.maths.staleness import Polynomial, Staleness, check_max_staleness, check_staleness
-from fedpref.maths.weights import difference
 from fedpref.strategies.cohort import check_cohort, refill
 from fedpref.strategies.global_model import GlobalModel, first_model, stepped
 from fedpref.types import Arrival, ClientId, Combine, Fold, Fresh, Plan, Settings, Task, Wait, Weights
@@ -96,7 +95,7 @@ class FedAsync:
                 continue
             towards = replace(
                 arrival.update,
-                delta=difference(arrival.update.weights, model.weights),
+                received=model.weights,
                 factor=self.alpha * self.staleness(staleness),
             )
             cohort = [arrival.task.client_id]

@@ -212,7 +212,7 @@ def _without_head(arrival: Arrival) -> Arrival:
     if arrival.update is None:
         return arrival
     update = replace(
-        arrival.update, weights=_shared(arrival.update.weights), delta=_shared(arrival.update.delta)
+        arrival.update, weights=_shared(arrival.update.weights), received=_shared(arrival.update.received)
     )
     return replace(arrival, update=update)
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from fedpref.errors import ConfigurationError
-from fedpref.maths.weights import add_delta, zeros
+from fedpref.maths.weights import add_delta
 from fedpref.types import ClientId, Combine, Fresh, Update, Weights
 
 __all__ = ["GlobalModel", "Share", "check_server_lr", "check_share", "first_model", "share_of", "stepped"]
@@ -42,7 +42,7 @@ def first_model(fresh: Fresh, combine: Combine, clients: Sequence[ClientId]) -> 
             f"strategy.combine={combine!r} is no combine; name one with combine={combine}"
         )
     model = GlobalModel(fresh("global"), combine.init(clients))
-    trial = Update(model.weights, zeros(model.weights), 1, {}, clients[0])
+    trial = Update(model.weights, model.weights, 1, {}, clients[0])
     combine(model.weights, [trial], [1.0], [clients[0]], np.random.default_rng(0), model.memory)
     return model
 

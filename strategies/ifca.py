@@ -23,7 +23,7 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.maths.assignment import lowest_loss
 from fedpref.maths.combine import WeightedMean
-from fedpref.maths.weights import difference, norm
+from fedpref.maths.weights import distance
 from fedpref.strategies.cohort import check_cohort, draw_cohort
 from fedpref.strategies.global_model import (
     GlobalModel,
@@ -272,7 +272,7 @@ def starts(updates: Sequence[Update], count: int, rng: np.random.Generator) -> l
         place = int(rng.choice(len(updates), p=odds / odds.sum()))
         drawn.append(updates[place].weights)
         left[place] = 0.0
-        apart = np.array([norm(difference(update.weights, drawn[-1])) ** 2 for update in updates])
+        apart = np.array([distance(update.weights, drawn[-1]) ** 2 for update in updates])
         nearest = np.minimum(nearest, apart)
     return drawn
 

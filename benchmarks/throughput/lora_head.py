@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache, partial
 
 import numpy as np
@@ -60,16 +61,14 @@ def _tensors(client: int) -> Tensors:
 def _frozen() -> np.ndarray:
     """The layer that all share, asked from the rule: what it makes of the unit vectors."""
     unit, empty = np.eye(DIM, dtype=np.float32), ("",) * DIM
-    rows = _RULE._rows(Pairs(empty, unit, unit, empty, empty))[:DIM, DIM:]
+    rows = _RULE._rows(Pairs(empty, unit, unit, empty, empty))[:, 0, DIM:]
     return np.ascontiguousarray(rows.T)
 
 
 JOB = Job(
     name="lora_head",
     title="LoRA head, 384 to 64, rank 8",
-    rule=lambda batch_pairs: LoraHead(
-        Given(DIM), outputs=_OUTPUTS, rank=_RANK, alpha=_ALPHA, lr=_LR, batch_pairs=batch_pairs
-    ),
+    rule=lambda size: replace(_RULE, local_steps=size.steps, batch_pairs=size.batch_pairs),
     strategy=lambda size: FedAvg(cohort_size=size.cohort_size),
     population=population,
     peer=Peer(_Reward, _tensors, partial(torch.optim.AdamW, betas=(0.9, 0.95), weight_decay=0.0), _LR, KEEP),

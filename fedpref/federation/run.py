@@ -18,7 +18,7 @@ from fedpref.federation.plain import from_plain, state_classes, to_plain
 from fedpref.federation.privacy import privacy_card
 from fedpref.flower.rounds import FailedRoundError, RoundOutcome, Rounds
 from fedpref.flower.timed import below
-from fedpref.maths.weights import digest, norm
+from fedpref.maths.weights import digest, distance
 from fedpref.report.devices import utilisation
 from fedpref.report.rundir import RunDirectory
 from fedpref.seeds import generator
@@ -313,7 +313,8 @@ def _client_record(round_: int, arrival: Arrival) -> dict[str, Any]:
         "staleness": arrival.staleness,
     }
     if arrival.update is not None:
-        record |= {"num_pairs": arrival.update.num_pairs, "norm": norm(arrival.update.delta)}
+        moved = distance(arrival.update.weights, arrival.update.received)
+        record |= {"num_pairs": arrival.update.num_pairs, "norm": moved}
         record |= {name: float(value) for name, value in arrival.update.metrics.items()}
     return record
 

@@ -17,6 +17,7 @@ from flwr.app import Array
 from fedpref.errors import ConfigurationError
 from fedpref.flower.records import Contents, viewed
 from fedpref.flower.wire import FLAT, NUM_EXAMPLES, schema_from, split
+from fedpref.maths.weights import distance
 from fedpref.types import Schema, Task, Update, Weights
 
 __all__ = ["Rejection", "ReplyLimits", "expected_schema", "validate_reply"]
@@ -85,11 +86,12 @@ def validate_reply(
         expected = expected_schema(task)
         weights = _read_weights(contents)
         _check_weights(weights, expected)
-        delta = _delta(weights, task.weights)
-        _check_norm(delta, limits)
+        received = _received(weights, task.weights)
+        _check_norm(weights, received, limits)
     except _Refused as refused:
         return refused.rejection
-    return Update({key: weights[key] for key in sorted(weights)}, delta, num_pairs, metrics, task.client_id)
+    weights = {key: weights[key] for key in sorted(weights)}
+    return Update(weights, received, num_pairs, metrics, task.client_id)
 
 
 def expected_schema(task: Task) -> Schema:
@@ -210,16 +212,14 @@ def _check_ranks(weights: Weights, expected: Schema) -> None:
             raise _Refused("rank", f"{detail}; expected rank {expected[key_a][0]}")
 
 
-def _delta(weights: Weights, received: Weights) -> dict[str, np.ndarray]:
-    """Local minus received, float64, over the keys that were received."""
+def _received(weights: Weights, sent: Weights) -> dict[str, np.ndarray]:
+    """What the client got of that which it returns: the very arrays, not copies."""
     return {
-        key: weights[key].astype(np.float64) - received[key].astype(np.float64)
-        for key in sorted(weights)
-        if key in received and received[key].shape == weights[key].shape
+        key: sent[key] for key in sorted(weights) if key in sent and sent[key].shape == weights[key].shape
     }
 
 
-def _check_norm(delta: Weights, limits: ReplyLimits) -> None:
-    norm = math.sqrt(sum([float(np.vdot(array, array)) for array in delta.values()]))
+def _check_norm(weights: Weights, received: Weights, limits: ReplyLimits) -> None:
+    norm = distance(weights, received)
     if norm > limits.max_update_norm:
         raise _Refused("norm", f"update norm {norm:.1e} exceeds {limits.max_update_norm:.1e}")

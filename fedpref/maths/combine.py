@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedpref.maths.weights import weighted_sum
+from fedpref.maths.deltas import sum_of_deltas
 from fedpref.types import ClientId, Combined, Update, Weights
 
 __all__ = ["WeightedMean", "normalised", "weight_metrics"]
@@ -70,6 +70,6 @@ class WeightedMean:
         factors = [part * update.factor for part, update in zip(parts, updates, strict=True)]
         gap = interference(base, updates, parts)
         return Combined(
-            weighted_sum([update.delta for update in updates], factors),
+            sum_of_deltas(updates, factors),
             {"weight_sum": sum(factors), **({} if gap is None else {"lora_interference": gap})},
         )

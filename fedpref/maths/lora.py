@@ -22,7 +22,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.combine import WeightedMean, normalised
-from fedpref.maths.weights import weighted_sum
+from fedpref.maths.deltas import sum_of_deltas
 from fedpref.types import ClientId, Combined, Update, Weights
 
 __all__ = [
@@ -64,9 +64,8 @@ def mean_terms(
     locals_, weights = [update.weights for update in updates], _counted(updates, parts)
     received, taken = [], []
     for update, weight in zip(updates, weights, strict=True):
-        sent = {key: update.weights[key].astype(np.float64) - update.delta[key] for key in keys}
-        if any(not np.array_equal(sent[key], base[key]) for key in keys):
-            received.append(sent)
+        if any(not _are_equal(update.received[key], base[key]) for key in keys):
+            received.append(update.received)
             taken.append(weight)
     if not received and all(update.factor == 1 for update in updates):
         return locals_, weights
@@ -78,7 +77,7 @@ def interference(base: Weights, updates: Sequence[Update], parts: Sequence[float
     """Relative bias of averaging factors, ``||mean(BA) - mean(B) mean(A)|| / ||mean(BA)||``.
 
     Frobenius norms over all adapted matrices together; None without LoRA factors, 0 where all
-    products vanish.
+    products vanish. Of one matrix at a time the factors of all updates are held in float64.
 
     Args:
         base: the model that is stepped.
@@ -92,27 +91,45 @@ def interference(base: Weights, updates: Sequence[Update], parts: Sequence[float
     gap = mean_norm = 0.0
     for key_a, key_b in pairs:
         a, b = _stack(models, key_a), _stack(models, key_b)  # (terms, r, d_in), (terms, d_out, r)
-        c = np.asarray(coefficients)[:, None, None]
-        # the coefficients sum to one, so the identity above holds with their signs
-        gap += _squared_norm_of_sum(c * (b - (c * b).sum(0)), a - (c * a).sum(0))
-        mean_norm += _squared_norm_of_sum(c * b, a)
+        both = _squared_norms(np.asarray(coefficients)[:, None, None], b, a)
+        mean_norm, gap = mean_norm + both[0], gap + both[1]
     return float(np.sqrt(gap / mean_norm)) if mean_norm > 0 else 0.0
+
+
+def _squared_norms(c: np.ndarray, b: np.ndarray, a: np.ndarray) -> tuple[float, float]:
+    """Of ``sum_i c_i b_i a_i``, and of that less the product of the means ``sum_i c_i b_i`` and ``… a_i``.
+
+    The coefficients sum to one, so the identity above holds with their signs.
+    """
+    mean_b, mean_a = (c * b).sum(0), (c * a).sum(0)
+    width = b.shape[0] * b.shape[2]
+    if width**2 > len(mean_b) * mean_a.shape[1]:  # the product is smaller than Gram matrices
+        product = _side_by_side(c * b) @ a.reshape(width, -1)
+        return float(np.sum(product**2)), float(np.sum((product - mean_b @ mean_a) ** 2))
+    return _squared_by_gram(c * b, a), _squared_by_gram(c * (b - mean_b), a - mean_a)
 
 
 def _counted(updates: Sequence[Update], parts: Sequence[float]) -> list[float]:
     return [part * update.factor for part, update in zip(parts, updates, strict=True)]
 
 
+def _are_equal(first: np.ndarray, second: np.ndarray) -> bool:
+    """True at once where both are the same array, as for whoever received the base."""
+    return first is second or np.array_equal(first, second)
+
+
 def _stack(terms: Sequence[Weights], key: str) -> np.ndarray:
-    return np.stack([term[key].astype(np.float64) for term in terms])
+    return np.stack([term[key] for term in terms], dtype=np.float64)
 
 
-def _squared_norm_of_sum(b: np.ndarray, a: np.ndarray) -> float:
-    """``||sum_i b_i a_i||_F^2`` from the product or, where they are smaller, Gram matrices."""
-    left = np.concatenate(list(b), axis=1)  # (d_out, m r)
-    right = np.concatenate(list(a), axis=0)  # (m r, d_in)
-    if len(right) ** 2 > len(left) * right.shape[1]:
-        return float(np.sum((left @ right) ** 2))
+def _side_by_side(b: np.ndarray) -> np.ndarray:
+    """(m, d_out, r) as (d_out, m r)."""
+    return np.concatenate(list(b), axis=1)
+
+
+def _squared_by_gram(b: np.ndarray, a: np.ndarray) -> float:
+    """``||sum_i b_i a_i||_F^2`` without that sum."""
+    left, right = _side_by_side(b), np.concatenate(list(a), axis=0)
     return max(0.0, float(np.vdot(left.T @ left, right @ right.T)))
 
 
@@ -202,7 +219,7 @@ class SvdMean:
         """
         pairs = _pairs_or_refuse(base, "svd")
         parts = normalised(shares)
-        delta = dict(weighted_sum([update.delta for update in updates], _counted(updates, parts)))
+        delta = dict(sum_of_deltas(updates, _counted(updates, parts)))
         models, coefficients = mean_terms(base, updates, parts)
         lost = []
         for key_a, key_b in pairs:
@@ -240,7 +257,7 @@ class FreezeA:
             ConfigurationError: a client changed its A, or there are no LoRA factors.
         """
         for key_a, _ in _pairs_or_refuse(base, "freeze_a"):
-            if any(np.any(update.delta[key_a]) for update in updates):
+            if any(not _are_equal(update.weights[key_a], update.received[key_a]) for update in updates):
                 raise ConfigurationError(
                     f"combine=freeze_a, but clients train {key_a}; set client.freeze_a=true"
                 )

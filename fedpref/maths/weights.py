@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ __all__ = [
     "add_delta",
     "difference",
     "digest",
+    "distance",
     "inner",
     "norm",
     "num_bytes",
@@ -22,7 +24,7 @@ __all__ = [
 ]
 
 _BLOCK = 2**16
-"""Entries summed at a time: sum and product, half a megabyte each, stay in a cache near the processor."""
+"""Entries whose difference is made at a time: half a megabyte stays in a cache near the processor."""
 
 
 def difference(new: Weights, old: Weights) -> Weights:
@@ -51,7 +53,7 @@ def add_delta(base: Weights, delta: Weights, step: float = 1.0) -> Weights:
     if unknown:
         raise ValueError(f"delta of unknown weights {unknown}")
     return {
-        key: (array.astype(np.float64) + step * delta[key]).astype(np.float32) if key in delta else array
+        key: np.add(step * delta[key], array, dtype=np.float64).astype(np.float32) if key in delta else array
         for key, array in base.items()
     }
 
@@ -68,23 +70,13 @@ def weighted_sum(terms: Sequence[Weights], factors: Sequence[float]) -> Weights:
 
 
 def _summed(arrays: Sequence[np.ndarray], factors: Sequence[float]) -> np.ndarray:
-    """The weighted sum of arrays of one shape, float64.
-
-    Block by block, so that sum and product stay in the processor's cache and each array is read once from
-    memory; every entry is summed in the order of the arrays, whatever the blocks.
-    """
+    """The weighted sum of arrays of one shape, float64."""
     total = np.empty(arrays[0].shape)
     if any(array.shape != total.shape for array in arrays):
         raise ValueError(f"arrays of different shapes: {sorted({array.shape for array in arrays})}")
-    flat, rows = total.reshape(-1), [np.ascontiguousarray(array).reshape(-1) for array in arrays]
-    product = np.empty(min(_BLOCK, flat.size))
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        part = product[: block.size]
-        np.multiply(rows[0][start : start + _BLOCK], float(factors[0]), out=block, dtype=np.float64)
-        for row, factor in zip(rows[1:], factors[1:], strict=True):
-            np.multiply(row[start : start + _BLOCK], float(factor), out=part, dtype=np.float64)
-            block += part
+    np.multiply(arrays[0], float(factors[0]), out=total, dtype=np.float64)
+    for array, factor in zip(arrays[1:], factors[1:], strict=True):
+        total += np.multiply(array, float(factor), dtype=np.float64)
     return total
 
 
@@ -100,14 +92,28 @@ def zeros(like: Weights) -> Weights:
 
 def inner(first: Weights, second: Weights) -> float:
     """Euclidean inner product over all entries, keys in sorted order."""
-    return float(
-        sum(np.vdot(first[key].astype(np.float64), second[key].astype(np.float64)) for key in sorted(first))
-    )
+    return float(sum(np.vdot(_float64(first[key]), _float64(second[key])) for key in sorted(first)))
+
+
+def _float64(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64, copy=False)
 
 
 def norm(weights: Weights) -> float:
     """Euclidean norm of the concatenation of all arrays."""
     return float(np.sqrt(inner(weights, weights)))
+
+
+def distance(new: Weights, old: Weights) -> float:
+    """Euclidean norm of ``new - old`` over the keys of ``old``, in float64, without making the difference."""
+    squares = 0.0
+    for key in sorted(old):
+        new_flat, old_flat = new[key].reshape(-1), old[key].reshape(-1)
+        for start in range(0, old_flat.size, _BLOCK):
+            block = slice(start, start + _BLOCK)
+            change = new_flat[block].astype(np.float64) - old_flat[block]
+            squares += float(np.vdot(change, change))
+    return math.sqrt(squares)
 
 
 def num_bytes(weights: Weights) -> int:

@@ -16,24 +16,38 @@ from typing import NamedTuple
 import numpy as np
 
 from fedpref.models.stacked import Stacked
+from fedpref.objectives.batches import Drawn
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.types import Weights
 
-__all__ = ["HEAD", "LORA_A", "LORA_B", "Member", "descend", "layer_margins", "write_gradients"]
+__all__ = ["HEAD", "LORA_A", "LORA_B", "Member", "Trained", "layer_margins", "trained", "write_gradients"]
 
 LORA_A, LORA_B, HEAD = "layer.lora_A.weight", "layer.lora_B.weight", "score.weight"
 
+_DESCENT = np.array([-1, 1], np.float32)
+"""A pull raises the chosen reward and lowers the other; a gradient says the opposite."""
+
 
 class Member(NamedTuple):
-    """One client's steps.
+    """One client's task.
 
     Attributes:
-        rows: x and ``W x`` side by side, chosen above rejected, shape (2 num_pairs, H + outputs), float32.
-        batches: row numbers of each step's pairs.
+        weights: received: A (r, H), B (outputs, r) and the head (1, outputs).
+        rows: x and ``W x`` side by side of the chosen and the rejected response of each pair, shape
+            (num_pairs, 2, H + outputs), float32.
+        drawn: the pairs of each step.
     """
 
+    weights: Weights
     rows: np.ndarray
-    batches: Sequence[np.ndarray]
+    drawn: Drawn
+
+
+class Trained(NamedTuple):
+    """Weights after the steps, and how many of these were left out: their gradient was not finite."""
+
+    weights: Weights
+    skipped: int
 
 
 def layer_margins(weights: Weights, rows: np.ndarray, scale: float) -> np.ndarray:
@@ -41,10 +55,10 @@ def layer_margins(weights: Weights, rows: np.ndarray, scale: float) -> np.ndarra
 
     Args:
         weights: A (…, r, H), B (…, outputs, r) and the head (…, 1, outputs).
-        rows: as in ``Member``, shape (…, 2 num_pairs, H + outputs).
+        rows: as in ``Member``, shape (…, num_pairs, 2, H + outputs).
         scale: s.
     """
-    hidden, _ = _hidden(weights, rows, scale)
+    _, hidden = _forward(weights, _by_response(rows), scale)
     return _margins(weights, hidden)
 
 
@@ -60,76 +74,99 @@ def write_gradients(
         shares: of each pair, shape (…, num_pairs); 0 where a pair is padding.
         scale: s.
     """
-    hidden, low = _hidden(weights, rows, scale)
+    rows = _by_response(rows)
+    low, hidden = _forward(weights, rows, scale)
     pull = shares * bradley_terry_pull(_margins(weights, hidden))
-    by_reward = np.concatenate([-pull, pull], axis=-1)[..., None]  # (…, 2 num_pairs, 1)
+    by_reward = (pull[..., None] * _DESCENT).reshape(*rows.shape[:-1], 1)
     np.matmul(by_reward.mT, hidden, out=gradients[HEAD])
-    slope = 1 - hidden * hidden
-    slope *= weights[HEAD]
-    slope *= np.float32(scale) * by_reward
-    np.matmul(slope.mT, low, out=gradients[LORA_B])
+    by_sum = np.square(hidden, out=hidden)
+    np.subtract(1, by_sum, out=by_sum)  # the slope of tanh
+    by_sum *= by_reward * weights[HEAD]
+    np.matmul(by_sum.mT, low, out=gradients[LORA_B])
     if LORA_A in gradients:
-        features = rows[..., : weights[LORA_A].shape[-1]]
-        np.matmul(np.matmul(slope, weights[LORA_B]).mT, features, out=gradients[LORA_A])
+        by_low = by_sum @ weights[LORA_B]
+        by_low *= np.float32(scale)
+        np.matmul(by_low.mT, rows[..., : weights[LORA_A].shape[-1]], out=gradients[LORA_A])
 
 
-def descend(
-    stack: Stacked, members: Sequence[Member], scale: float, lr: float, mu: float, freeze_a: bool
-) -> None:
-    """Take the members' steps, of whom each has a row of ``stack``.
+def trained(members: Sequence[Member], scale: float, lr: float, mu: float, freeze_a: bool) -> list[Trained]:
+    """The members after their steps of AdamW, in order.
+
+    A step whose gradient is not finite is left out. Looking for one costs time, so only a member alone does:
+    of several, whoever ends with weights that are not finite takes the steps again, alone.
 
     Args:
-        stack: with the received weights; changed.
-        members: those with more steps come first. Smaller shards and batches are padded.
+        members: those with more steps come first. Smaller batches are padded.
         scale: s.
         lr: step size.
         mu: weight of the proximal term.
         freeze_a: leave A as it is.
     """
-    all_rows = np.concatenate([member.rows for member in members]) if len(members) > 1 else members[0].rows
-    places, shares = _courses(members)
-    trained = {key: array for key, array in stack.gradients.items() if not (freeze_a and key == LORA_A)}
-    room = np.empty((*places.shape[1:], all_rows.shape[1]), np.float32)
-    num_steps = np.array([len(member.batches) for member in members])
-    for step in range(len(places)):
-        working = int((num_steps > step).sum())
-        rows = room[:working]
-        # Wrapping round is never needed; checking each place for it would cost a copy.
-        all_rows.take(places[step, :working], axis=0, out=rows, mode="wrap")
-        weights = {key: array[:working] for key, array in stack.weights.items()}
-        gradients = {key: array[:working] for key, array in trained.items()}
-        write_gradients(gradients, weights, rows, shares[step, :working], scale)
-        stack.step(working, lr, mu)
+    received = [dict(member.weights) for member in members]
+    frozen = {LORA_A: np.stack([own.pop(LORA_A) for own in received])} if freeze_a else {}
+    stack = Stacked(received)
+    skipped = _descend(stack, frozen, members, scale, lr, mu)
+    is_right = np.isfinite(stack.flat).all(axis=1) | (len(members) == 1)
+    found: list[Trained] = []
+    for place, member in enumerate(members):
+        if is_right[place]:
+            found.append(Trained({**member.weights, **stack.of(place)}, skipped))
+        else:
+            found += trained([member], scale, lr, mu, freeze_a)
+    return found
 
 
-def _hidden(weights: Weights, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Outputs of the layer, (…, rows, outputs), and those of A, (…, rows, r)."""
+def _descend(
+    stack: Stacked, frozen: Weights, members: Sequence[Member], scale: float, lr: float, mu: float
+) -> int:
+    """Take the steps; of a member alone, count those that are left out."""
+    pairs, shares = _courses(members)
+    room = np.empty((len(members), pairs.shape[2], *members[0].rows.shape[1:]), np.float32)
+    skipped = 0
+    for step in range(pairs.shape[1]):
+        working = sum(member.drawn.num_steps > step for member in members)
+        for member, own, batch in zip(members[:working], pairs[:working, step], room[:working], strict=True):
+            member.rows.take(own, axis=0, out=batch, mode="clip")  # nothing to clip; a check would be a copy
+        weights = {key: array[:working] for key, array in (*frozen.items(), *stack.weights.items())}
+        gradients = {key: array[:working] for key, array in stack.gradients.items()}
+        write_gradients(gradients, weights, room[:working], shares[:working, step], scale)
+        if len(members) == 1 and not np.isfinite(stack.flat_gradients).all():
+            skipped += 1
+        else:
+            stack.step(working, lr, mu)
+    return skipped
+
+
+def _courses(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of each step's pairs, and their shares, both (N, steps, width).
+
+    Padding repeats the first pair of its step, with no share: what is not finite elsewhere does no harm.
+    """
+    steps = max(member.drawn.num_steps for member in members)
+    sizes = np.stack([np.bincount(member.drawn.steps, minlength=steps) for member in members])
+    is_pair = np.arange(sizes.max(initial=0)) < sizes[..., None]
+    pairs, shares = np.zeros(is_pair.shape, np.intp), np.zeros(is_pair.shape, np.float32)
+    pairs[is_pair] = np.concatenate([member.drawn.rows for member in members])
+    shares[is_pair] = np.concatenate([member.drawn.shares for member in members])
+    return np.where(is_pair, pairs, pairs[..., :1]), shares
+
+
+def _by_response(rows: np.ndarray) -> np.ndarray:
+    """Rows of pairs as rows of responses, (…, 2 num_pairs, H + outputs)."""
+    return rows.reshape(*rows.shape[:-3], -1, rows.shape[-1])
+
+
+def _forward(weights: Weights, rows: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """``s A x``, (…, rows, r), and ``tanh(W x + s B A x)``, (…, rows, outputs)."""
     num_features = weights[LORA_A].shape[-1]
     low = rows[..., :num_features] @ weights[LORA_A].mT
+    low *= np.float32(scale)
     hidden = low @ weights[LORA_B].mT
-    hidden *= np.float32(scale)
     hidden += rows[..., num_features:]
-    return np.tanh(hidden, out=hidden), low
+    return low, np.tanh(hidden, out=hidden)
 
 
 def _margins(weights: Weights, hidden: np.ndarray) -> np.ndarray:
     rewards = (hidden @ weights[HEAD].mT)[..., 0]
-    num_pairs = rewards.shape[-1] // 2
-    margins: np.ndarray = rewards[..., :num_pairs] - rewards[..., num_pairs:]
+    margins: np.ndarray = rewards[..., ::2] - rewards[..., 1::2]
     return margins
-
-
-def _courses(members: Sequence[Member]) -> tuple[np.ndarray, np.ndarray]:
-    """Each step's pairs: places in all members' rows, (steps, N, 2 width); shares, (steps, N, width)."""
-    lengths = [np.array([len(batch) for batch in member.batches], dtype=int) for member in members]
-    steps, width = len(lengths[0]), max(own.max(initial=0) for own in lengths)
-    pairs = np.zeros((steps, len(members), width), dtype=np.intp)
-    shares = np.zeros((steps, len(members), width), dtype=np.float32)
-    for i, (member, own) in enumerate(zip(members, lengths, strict=True)):
-        if member.batches:
-            is_pair = np.arange(width) < own[:, None]
-            pairs[: len(own), i][is_pair] = np.concatenate(member.batches)
-            shares[: len(own), i] = is_pair / own[:, None]
-    sizes = np.array([len(member.rows) for member in members])
-    chosen = pairs + (np.cumsum(sizes) - sizes)[:, None]
-    return np.concatenate([chosen, chosen + sizes[:, None] // 2], axis=2), shares

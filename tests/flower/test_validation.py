@@ -65,6 +65,14 @@ def test_a_good_reply_becomes_an_update_with_a_float64_delta(named):
     assert update.delta["w"].dtype == np.float64 and update.delta["w"].tolist() == [0.75] * 4
 
 
+def test_an_update_copies_neither_what_was_sent_nor_what_came_back():
+    asked, answer = task(), reply()
+    update = judge(answer, asked)
+    assert all(update.received[key] is asked.weights[key] for key in ("b", "w"))
+    data = np.frombuffer(next(iter(read(answer.content).arrays.values()))["flat"].data, np.uint8)
+    assert all(np.shares_memory(array, data) for array in update.weights.values())
+
+
 def two(w, other="b"):
     return {"w": w, other: np.zeros(1, np.float32)}
 

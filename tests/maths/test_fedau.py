@@ -17,8 +17,8 @@ RNG = generator(0, "unused")
 
 def update(client: int, num_clients: int, factor: float = 1.0) -> Update:
     """One whose delta marks its client, so that the combined delta shows the clients' weights."""
-    mark = np.eye(num_clients)[client]
-    return Update({"w": mark.astype(np.float32)}, {"w": mark}, 1, {}, client, factor)
+    mark = np.eye(num_clients, dtype=np.float32)[client]
+    return Update({"w": mark}, {"w": np.zeros_like(mark)}, 1, {}, client, factor)
 
 
 def weights_of(

@@ -20,7 +20,7 @@ MODEL: Weights = {"w": np.zeros(1, np.float32)}
 
 def answer(delta: float, metrics: Mapping[str, float], client: int = 0) -> Arrival:
     weights = {"w": np.full(1, delta, np.float32)}
-    update = Update(weights, {"w": np.full(1, delta)}, 1, metrics, client)
+    update = Update(weights, MODEL, 1, metrics, client)
     return Arrival(Task(client, MODEL), update, OK, 0, 0.0, 1.0)
 
 

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from fedpref.errors import ConfigurationError
-from fedpref.maths.weights import difference
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.local_only import LocalOnly
@@ -15,7 +14,7 @@ ZERO: Weights = {"w": np.zeros(1, np.float32)}
 
 def arrival(client: int, received: Weights, value: float) -> Arrival:
     weights = {"w": np.array([value], np.float32)}
-    update = Update(weights, difference(weights, received), 1, {}, client)
+    update = Update(weights, received, 1, {}, client)
     return Arrival(Task(client, received), update, "ok", 0, 0.0, 1.0)
 
 

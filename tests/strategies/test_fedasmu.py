@@ -55,7 +55,7 @@ class HalvesClock(Clock):
             return dataclasses.replace(arrival, task=task)
         weights = arrival.update.weights
         losses = self._losses(task, began, weights)
-        update = dataclasses.replace(arrival.update, delta=difference(weights, task.weights), metrics=losses)
+        update = dataclasses.replace(arrival.update, received=task.weights, metrics=losses)
         return dataclasses.replace(arrival, task=task, update=update)
 
     def _losses(self, task: Task, before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, float]:
@@ -207,7 +207,7 @@ def answered(
         state = strategy.fold(state, [half], 1.0, generator(0, "fold", 0)).state
         state = dataclasses.replace(state, version=5)
         state, plan = strategy.plan(state, [0], 1.0, generator(0, "plan", 1))
-    update = Update(weights, difference(weights, weights), 1, metrics, 0)
+    update = Update(weights, weights, 1, metrics, 0)
     arrival = Arrival(plan.tasks[0], update, "ok", 2 if first is None else 0, 0.0, 2.0)
     return strategy.fold(state, [arrival], 2.0, generator(0, "fold", 1)).state
 

@@ -6,7 +6,6 @@ import pytest
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.lora import SvdMean
-from fedpref.maths.weights import difference
 from fedpref.seeds import generator
 from fedpref.strategies.cohort import draw_cohort
 from fedpref.strategies.fedavg import FedAvg
@@ -25,7 +24,7 @@ def arrivals(*answers: tuple[Sequence[float], int]) -> list[Arrival]:
     out = []
     for client, (values, num_pairs) in enumerate(answers):
         weights = {"w": np.array(values, np.float32)}
-        update = Update(weights, difference(weights, MODEL), num_pairs, {}, client)
+        update = Update(weights, MODEL, num_pairs, {}, client)
         out.append(Arrival(Task(client, MODEL, number=client), update, "ok", 0, 0.0, 1.0))
     return out
 

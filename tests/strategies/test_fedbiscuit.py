@@ -7,7 +7,7 @@ import pytest
 
 from fedpref.errors import ConfigurationError
 from fedpref.maths.lora import SvdMean
-from fedpref.maths.weights import difference, digest
+from fedpref.maths.weights import digest
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.fedbis import FedBis
@@ -25,7 +25,7 @@ def fresh(*address: int | str) -> Weights:
 def trained(task: Task, delta: float | None = None) -> Update:
     noise = generator(1, "task", task.number).normal(size=3) if delta is None else np.full(3, delta)
     weights = {"w": (task.weights["w"] + noise).astype(np.float32)}
-    return Update(weights, difference(weights, task.weights), 1 + task.client_id, {}, task.client_id)
+    return Update(weights, task.weights, 1 + task.client_id, {}, task.client_id)
 
 
 def scored(task: Task, losses: Mapping[int, Sequence[float]]) -> Update:

@@ -5,10 +5,12 @@ import pytest
 from clock_toy import Clock
 
 from fedpref.errors import ConfigurationError
+from fedpref.federation.plain import from_plain, to_plain
 from fedpref.maths.staleness import Constant, Polynomial
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.fedbuff import FedBuff
+from fedpref.types import Update
 
 RNG = generator(0, "minima")
 MINIMA = [float(value) for value in RNG.normal(size=8)]
@@ -33,6 +35,20 @@ def test_a_buffer_of_one_without_discount_takes_a_fresh_answer_whole() -> None:
         (arrival,) = clock.advance()
         assert arrival.update is not None
         assert clock.value == float(arrival.update.weights["w"][0])
+
+
+def test_a_checkpoint_holds_what_waiting_answers_received_once_and_they_share_it_again() -> None:
+    clock = Clock(FedBuff(8), MINIMA, np.linspace(1.0, 1.7, 8).tolist())
+    for _ in range(5):
+        clock.advance()
+    waiting = clock.state.updates
+    assert len(waiting) == 5
+    arrays: dict[str, np.ndarray] = {}
+    tree = to_plain(waiting, arrays)
+    assert len(arrays) == 5 + 1
+    back = from_plain(tree, arrays, [Update])
+    assert len({id(update.received["w"]) for update in back}) == 1
+    assert [update.delta["w"].tolist() for update in back] == [u.delta["w"].tolist() for u in waiting]
 
 
 def test_a_step_is_the_sum_of_discounted_deltas_over_k() -> None:

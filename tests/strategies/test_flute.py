@@ -13,7 +13,6 @@ from fedpref.data.synthetic import Synthetic
 from fedpref.errors import ConfigurationError
 from fedpref.federation.federation import Federation
 from fedpref.maths.flute import balance_defect
-from fedpref.maths.weights import difference
 from fedpref.models.given import Given
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
@@ -35,8 +34,7 @@ def started(strategy: Flute, clients: int = CLIENTS) -> FluteState:
 
 
 def arrived(task: Task, weights: Weights, num_pairs: int = 5) -> Arrival:
-    delta = difference(weights, task.weights)
-    return Arrival(task, Update(weights, delta, num_pairs, {}, task.client_id), "ok", 0, 0.0, 1.0)
+    return Arrival(task, Update(weights, task.weights, num_pairs, {}, task.client_id), "ok", 0, 0.0, 1.0)
 
 
 def noisy(task: Task) -> Arrival:

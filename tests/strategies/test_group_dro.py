@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from fedpref.errors import ConfigurationError, FederationError
-from fedpref.maths.weights import difference
 from fedpref.seeds import generator
 from fedpref.strategies.group_dro import GroupDro, GroupWeights, reweighted
 from fedpref.types import Arrival, Fold, Update, Weights
@@ -38,8 +37,7 @@ def folded(
         client = task.client_id
         weights = {"w": (task.weights["w"] + np.array((deltas or {}).get(client, (0, 0)))).astype(np.float32)}
         num_pairs = (pairs or {}).get(client, 10)
-        delta = difference(weights, task.weights)
-        update = Update(weights, delta, num_pairs, {"loss_before": losses[client]}, client)
+        update = Update(weights, task.weights, num_pairs, {"loss_before": losses[client]}, client)
         arrivals.append(Arrival(task, update, "ok", 0, 0.0, 1.0))
     return strategy.fold(state, arrivals, 0.0, RNG)
 
@@ -130,7 +128,8 @@ def test_an_answer_without_a_loss_is_rejected_and_a_rule_that_never_reports_one_
     arrivals = []
     for task in plan.tasks:
         metrics = {"loss_before": 0.5} if task.client_id == 0 else {}
-        update = Update(task.weights, {"w": np.full(2, 1.0 + task.client_id)}, 1, metrics, task.client_id)
+        weights = {"w": task.weights["w"] + np.float32(1 + task.client_id)}
+        update = Update(weights, task.weights, 1, metrics, task.client_id)
         arrivals.append(Arrival(task, update, "ok", 0, 0.0, 1.0))
     fold = strategy.fold(state, arrivals, 0.0, RNG)
     assert fold.rejected == arrivals[1:]

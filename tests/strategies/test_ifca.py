@@ -10,7 +10,7 @@ import pytest
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.errors import ConfigurationError
-from fedpref.maths.weights import difference, digest
+from fedpref.maths.weights import digest
 from fedpref.models import Given
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
@@ -33,7 +33,7 @@ def update(task: Task, losses: Mapping[int, Sequence[float]]) -> Update:
     noise = generator(1, "task", task.number).normal(size=3)
     weights = {"w": (task.weights["w"] + noise).astype(np.float32)}
     metrics = {"loss_before": float(task.client_id)}
-    return Update(weights, difference(weights, task.weights), 1 + task.client_id, metrics, task.client_id)
+    return Update(weights, task.weights, 1 + task.client_id, metrics, task.client_id)
 
 
 def step(
@@ -84,8 +84,8 @@ def run(strategy: Ifca, shards: Sequence[Shard], rounds: int) -> Heads:
         for task in plan.tasks:
             shard = shards[task.client_id]
             reply, _ = RULE.answer(task, shard, ClientState(), generator(0, "task", number, task.client_id))
-            delta = difference(reply.weights, task.weights) if reply.weights else {}
-            answer = Update(reply.weights, delta, reply.num_pairs, reply.metrics, task.client_id)
+            received = task.weights if reply.weights else {}
+            answer = Update(reply.weights, received, reply.num_pairs, reply.metrics, task.client_id)
             arrivals.append(Arrival(task, answer, "ok", 0, 0.0, 1.0))
         fold = strategy.fold(state, arrivals, 0.0, generator(0, "fold", number))
         state, version, number = fold.state, version + fold.updated, number + 1

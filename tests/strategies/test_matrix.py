@@ -12,7 +12,7 @@ import pytest
 from fedpref.cli.compose import compose, options_of, parse_words, plain
 from fedpref.cli.targets import build
 from fedpref.federation.plain import from_plain, state_classes, to_plain
-from fedpref.maths.weights import difference, digest
+from fedpref.maths.weights import digest
 from fedpref.seeds import generator
 from fedpref.types import Arrival, Strategy, Task, Update, Wait, Weights
 
@@ -53,7 +53,7 @@ def answer(task: Task) -> Update:
         return Update({}, {}, 1, metrics, task.client_id)
     noise = generator(1, "task", task.number, task.client_id).normal(size=(1, 5)).astype(np.float32)
     weights = {"score.weight": task.weights["score.weight"] + noise}
-    return Update(weights, difference(weights, task.weights), 1 + task.client_id, metrics, task.client_id)
+    return Update(weights, task.weights, 1 + task.client_id, metrics, task.client_id)
 
 
 @dataclass(frozen=True, eq=False)

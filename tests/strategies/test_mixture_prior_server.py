@@ -9,7 +9,6 @@ import pytest
 from fedpref.errors import ConfigurationError
 from fedpref.federation.plain import from_plain, state_classes, to_plain
 from fedpref.maths.mixture import FIRST, SECOND, SHARES
-from fedpref.maths.weights import difference
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.mixture_prior import MixturePrior, MixtureState
@@ -39,7 +38,7 @@ def answered(strategy: Any, state: Any, round: int) -> tuple[Any, int]:
             SECOND: np.outer(head, head) + 0.1 * np.eye(H),
         }
         weights = {key: array.astype(np.float32) for key, array in own.items()}
-        update = Update(weights, difference(weights, task.weights), 5, {}, task.client_id)
+        update = Update(weights, task.weights, 5, {}, task.client_id)
         arrivals.append(Arrival(task, update, "ok", 0, 0.0, 1.0))
     fold = strategy.fold(state, arrivals, 1.0, generator(0, "fold", round))
     return fold.state, fold.updated

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from fedpref.maths.weights import difference
 from fedpref.seeds import generator
 from fedpref.types import Arrival, Strategy, Task, Update
 
@@ -127,5 +126,5 @@ class Clock:
         weights = {"w": local.astype(np.float32)}
         num_pairs = self.num_pairs[client] if self.num_pairs else 1
         metrics = {"steps_done": float(self._steps(task))}
-        update = Update(weights, difference(weights, task.weights), num_pairs, metrics, client)
+        update = Update(weights, task.weights, num_pairs, metrics, client)
         return Arrival(task, update, "ok", staleness, sent_s, self.clock_s)
