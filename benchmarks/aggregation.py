@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedpref.benchmarks.sections import conditions, put_section
+from fedpref.benchmarks.sections import conditions, put_section, this_command
 from fedpref.flower.records import Contents, read
 from fedpref.flower.validation import ReplyLimits, validate_reply
 from fedpref.flower.wire import FLAT, NUM_EXAMPLES, pack
@@ -160,7 +160,9 @@ def main(options: Mapping[str, str]) -> None:
         found = {"conditions": conditions(), "speed": speeds, "memory": peaks}
         Path(options["json"]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if "table" in options:
-        put_section(Path(options["table"]), "Aggregation", "fedpref.benchmarks.aggregation", text)
+        put_section(
+            Path(options["table"]), "Aggregation", this_command("fedpref.benchmarks.aggregation"), text
+        )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from fedpref.benchmarks.sections import conditions, put_section
+from fedpref.benchmarks.sections import conditions, put_section, this_command
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.federation.federation import Federation
 from fedpref.flower.fence import streams_kept
@@ -125,7 +125,7 @@ def main(options: Mapping[str, str]) -> None:
         found = {"conditions": conditions(), "populations": grown}
         Path(options["json"]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if "table" in options:
-        put_section(Path(options["table"]), "Scale", "fedpref.benchmarks.scale", text)
+        put_section(Path(options["table"]), "Scale", this_command("fedpref.benchmarks.scale"), text)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,10 @@ import os
 import re
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["conditions", "put_section"]
+__all__ = ["conditions", "put_section", "this_command"]
 
 _HEADING = "# Benchmarks\n\nEvery section was written by its command; compare within a section only.\n"
 
@@ -19,18 +20,22 @@ def conditions() -> str:
     return f"{os.cpu_count()} cores, {granted} of them granted to this process, load {os.getloadavg()[0]:.1f}"
 
 
-def put_section(file: Path, title: str, module: str, text: str) -> None:
+def this_command(module: str) -> list[str]:
+    """How a module was started, but for the files that it writes."""
+    words = [word for word in sys.argv[1:] if not word.startswith(("json=", "table="))]
+    return ["python", "-m", module, *words]
+
+
+def put_section(file: Path, title: str, command: Sequence[str], text: str) -> None:
     """Write a section, in place of the one with this title, if there is one.
 
     Args:
         file: made if absent.
         title: of the section.
-        module: what was run; its arguments are those of this process but for the files.
+        command: that measured it.
         text: Markdown without headings of the first two levels.
     """
     before = file.read_text(encoding="utf-8") if file.exists() else _HEADING
-    words = [word for word in sys.argv[1:] if not word.startswith(("json=", "table="))]
-    command = shlex.join(["python", "-m", module, *words])
-    section = f"## {title}\n\n    {command}\n\n{text.strip()}\n"
+    section = f"## {title}\n\n    {shlex.join(command)}\n\n{text.strip()}\n"
     parts = [part for part in re.split(r"(?m)^(?=## )", before) if not part.startswith(f"## {title}\n")]
     file.write_text("\n".join(part.strip() + "\n" for part in (*parts, section)), encoding="utf-8")

@@ -37,6 +37,7 @@ class Setting:
         say: told what happens, a line at a time.
         flags: words of every run, such as ``--allow`` and ``--config-dir``.
         tune: choose the options anew.
+        address: of a Ray cluster that runs them; None runs them here.
     """
 
     out: Path
@@ -45,6 +46,7 @@ class Setting:
     say: Callable[[str], None]
     flags: Sequence[str] = ()
     tune: bool = False
+    address: str | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Outcome:
         records: of all runs that finished.
         failures: the others.
         jobs: all runs.
+        paths: their directories, in this order.
         notes: data sets that were left out, and why.
     """
 
@@ -69,6 +72,7 @@ class Outcome:
     records: Sequence[Record]
     failures: Sequence[Failure]
     jobs: Sequence[Job]
+    paths: Sequence[Path]
     notes: Sequence[str]
 
 
@@ -85,7 +89,7 @@ def run_suite(suite: Suite, tier: Tier, setting: Setting) -> Outcome:
     if setting.tune:
         choices = _chosen(suite, tier, setting, choices, out)
     jobs = plan.runs(suite, tier, choices, setting.find, setting.flags)
-    paths = make(jobs, out, setting.workers, _telling(setting.say))
+    paths = make(jobs, out, setting.workers, _telling(setting.say), setting.address)
     records, failures = records_of(suite, paths)
     broken = {(failure.data, failure.method) for failure in failures}
     whole = [record for record in records if (record.data, record.name) not in broken]  # rows have all seeds
@@ -95,13 +99,13 @@ def run_suite(suite: Suite, tier: Tier, setting: Setting) -> Outcome:
         if metric in METRICS or any(metric in record.numbers for record in whole)
     ]
     compared = tables(whole, metrics, suite.base) if whole else ()
-    return Outcome(suite, tier, choices, compared, records, failures, jobs, notes)
+    return Outcome(suite, tier, choices, compared, records, failures, jobs, paths, notes)
 
 
 def _chosen(suite: Suite, tier: Tier, setting: Setting, choices: Choices, out: Path) -> Choices:
     """The choices with those of this tier made anew, and kept."""
     jobs = plan.trials(suite, tier, setting.find, setting.flags)
-    paths = make(jobs, out, setting.workers, _telling(setting.say))
+    paths = make(jobs, out, setting.workers, _telling(setting.say), setting.address)
     scores = {
         (job.data, job.method, job.setting): score(path, METRIC)
         for job, path in zip(jobs, paths, strict=True)

@@ -1,4 +1,4 @@
-"""Makes the runs that are missing, several at a time, each in a process of its own with one thread.
+"""Makes the runs that are missing, several at a time: on the cores of this machine, or on a Ray cluster.
 
 What is finished is found by its key and not made again; what was interrupted goes on from its checkpoint.
 """
@@ -40,15 +40,21 @@ def found_in(out: Path) -> dict[str, Found]:
 
 
 def make(
-    jobs: Sequence[Job], out: Path, workers: int, on_done: Callable[[Job, Path, int, int], None]
+    jobs: Sequence[Job],
+    out: Path,
+    workers: int,
+    on_done: Callable[[Job, Path, int, int], None],
+    address: str | None = None,
 ) -> list[Path]:
     """The run directory of every job, in order.
 
     Args:
         jobs: to be there in the end.
         out: folder of the run directories.
-        workers: processes.
+        workers: processes of this machine.
         on_done: called after each run that was made, with how many are there and how many there will be.
+        address: of a Ray cluster whose nodes all have ``out`` under the same path; its cores decide how many
+            run at a time.
 
     Raises:
         ConfigurationError: the words of a job do not describe a run; nothing has run.
@@ -59,7 +65,8 @@ def make(
     paths = {key: there[key].path for key in keys if key in there and there[key].state in _DONE}
     missing = {key: job for key, job in zip(keys, jobs, strict=True) if key not in paths}
     begun = {key: there[key].path for key in missing if key in there and there[key].state != "running"}
-    for key, path in _each(missing, begun, out, workers):
+    made = _each(missing, begun, out, workers) if address is None else _on_ray(missing, begun, out, address)
+    for key, path in made:
         paths[key] = path
         on_done(missing[key], path, len(paths), len(set(keys)))
     return [paths[key] for key in keys]
@@ -86,3 +93,22 @@ def _each(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _on_ray(
+    jobs: Mapping[str, Job], begun: Mapping[str, Path], out: Path, address: str
+) -> Iterator[tuple[str, Path]]:
+    """As ``_each``, a core of the cluster a job."""
+    from fedpref.simulation.ray import join
+
+    join(address)
+    import ray
+
+    try:
+        remote = ray.remote(num_cpus=1, max_retries=0)(finish)
+        waiting = {remote.remote(job, out.resolve(), begun.get(key)): key for key, job in jobs.items()}
+        while waiting:
+            (done,), _ = ray.wait(list(waiting))
+            yield waiting.pop(done), Path(ray.get(done))
+    finally:
+        ray.shutdown()

@@ -112,6 +112,7 @@ def bench(
     strategies: Annotated[str, typer.Option(help="methods, or strategies of your own, a,b")] = "",
     seeds: Annotated[str, typer.Option(help="in place of the tier's, 0,1,2")] = "",
     jobs: Annotated[int, typer.Option(help="runs at a time; 0 is one a core")] = 0,
+    address: Annotated[str | None, typer.Option(help="of a Ray cluster to run them on, host:port")] = None,
     out: Annotated[Path, typer.Option(help="folder of all runs")] = Path("bench"),
     data: Annotated[Path | None, typer.Option(help="folder of the real annotators' files")] = None,
     tune: Annotated[bool, typer.Option(help="choose the options of the methods anew")] = False,
@@ -134,7 +135,8 @@ def bench(
     flags = [part for one in allow or () for part in ("--allow", one)]
     flags += [part for one in config_dir or () for part in ("--config-dir", one)]
     figures = (tune, check, expect, markdown)
-    asked = Asked(suites or (), tier, words(strategies), numbers(seeds), jobs, out, data, flags, *figures)
+    who = (suites or (), tier, words(strategies), numbers(seeds))
+    asked = Asked(*who, jobs, address, out, data, flags, *figures)
     raise typer.Exit(run_suites(asked))
 
 
@@ -261,6 +263,21 @@ def compare(
     from fedpref.cli.compare import as_text, compare_runs
 
     print(as_text(compare_runs(runs, metric or ()), format_, metric or (), by is not None))
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN|SWEEP", help="run directory, or a folder of some")],
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="file [default: report.html in it]")] = None,
+    tier: Annotated[str, typer.Option(help="of a suite; else the one that ended last")] = "",
+) -> None:
+    """Write one page about a run, a sweep or a suite: fedpref report bench/heterogeneity -o page.html.
+
+    A sweep is a folder of runs, such as runs/NAME: those that differ in their seed only share a row.
+    """
+    from fedpref.cli.report import report as write_page
+
+    print(write_page(path, out, tier))
 
 
 @app.command()

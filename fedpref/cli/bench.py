@@ -27,6 +27,7 @@ class Asked:
         strategies: methods, or names of strategies; none means those of the tier.
         seeds: none means those of the tier.
         jobs: runs at a time; 0 is one a core.
+        address: of a Ray cluster that runs them instead; None runs them here.
         out: folder of everything that is written.
         data: folder of files of real annotators; None looks where ``fedpref data get`` puts them.
         flags: words of every run, such as ``--allow`` and ``--config-dir``.
@@ -41,6 +42,7 @@ class Asked:
     strategies: Sequence[str] = ()
     seeds: Sequence[int] = ()
     jobs: int = 0
+    address: str | None = None
     out: Path = Path("bench")
     data: Path | None = None
     flags: Sequence[str] = ()
@@ -76,6 +78,7 @@ def bench(asked: Asked) -> int:
     """
     from fedpref.benchmarks.suite import expected
     from fedpref.benchmarks.suite.declared import read_suite, suite_names
+    from fedpref.benchmarks.suite.page import keep as keep_outcome
     from fedpref.benchmarks.suite.run import Setting, run_suite
     from fedpref.benchmarks.suite.show import put_section_of, text
 
@@ -85,13 +88,13 @@ def bench(asked: Asked) -> int:
     tiers = [suite.tier(asked.tier, asked.strategies, asked.seeds) for suite in suites]
     if asked.check and (asked.strategies or asked.seeds):
         raise ConfigurationError("--check compares whole tiers; leave --strategies and --seeds out")
-    setting = Setting(
-        asked.out, asked.jobs or len(os.sched_getaffinity(0)), _finder(asked), print, asked.flags, asked.tune
-    )
+    workers = asked.jobs or len(os.sched_getaffinity(0))
+    setting = Setting(asked.out, workers, _finder(asked), print, asked.flags, asked.tune, asked.address)
     wrong: list[str] = []
     for suite, tier in zip(suites, tiers, strict=True):
         print(f"{suite.title}: {_size(tier)}, {tier.cost}", flush=True)
         outcome = run_suite(suite, tier, setting)
+        keep_outcome(outcome, asked.out / suite.name)
         print(f"\n{text(outcome)}\n", flush=True)
         if asked.markdown is not None:
             put_section_of(asked.markdown, outcome)

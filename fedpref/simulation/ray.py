@@ -27,10 +27,15 @@ from fedpref.simulation.ray_crew import Actor, Crew, Task
 from fedpref.simulation.ray_pools import Pool, check_fit, check_pool, pool_of, total_demand
 from fedpref.simulation.ray_worker import Parcels, Worker
 
-__all__ = ["RayPool"]
+__all__ = ["RayPool", "join"]
 
-# One thread a client: throughput comes from workers, and equal bytes from equal thread counts.
-_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_HIDE_GPUS = "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"
+_ENVIRONMENT = {
+    # One thread a client: throughput comes from workers, and equal bytes from equal thread counts.
+    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+    _HIDE_GPUS: "1",  # an actor sees the GPUs that it reserved: none, if it reserved none
+}
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
 _START_S = 600.0
 _SILENCE_S = 60.0
 
@@ -99,9 +104,7 @@ class RayPool(Pool):
             ConfigurationError: nobody answers at the address, the cluster lacks what the actors ask for, or
                 they cannot load the app.
         """
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        _keep_to_ourselves()
         import ray
 
         is_ours = not ray.is_initialized()
@@ -119,19 +122,14 @@ class RayPool(Pool):
     def _init_ray(self) -> None:
         import ray
 
-        options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-        if self.address is None:
-            demand = total_demand(self.by_key)
-            options |= {"num_cpus": max(1, math.ceil(demand.pop("CPU", 0.0))), "include_dashboard": False}
-            demand.pop("GPU", None)  # Ray finds those of the machine
-            options["resources"] = demand
-            is_near = True
-        else:
-            # Nodes elsewhere run the driver's own fedpref: other code would give other bytes.
-            options["runtime_env"] = {"py_modules": [str(Path(fedpref.__file__).parent)]}
-            is_near = is_on_loopback(self.address, ray.util.get_node_ip_address())
-        with _untidy(), _loopback() if is_near else contextlib.nullcontext():
-            ray.init(address=self.address or "local", **options)
+        if self.address is not None:
+            join(self.address)
+            return
+        demand = total_demand(self.by_key)
+        options: dict[str, Any] = {"num_cpus": max(1, math.ceil(demand.pop("CPU", 0.0)))}
+        demand.pop("GPU", None)  # Ray finds those of the machine
+        with _untidy(), _loopback():
+            ray.init("local", include_dashboard=False, resources=demand, **options, **_QUIET)
 
 
 class _RayWorkers:
@@ -245,7 +243,7 @@ class _RayWorkers:
             "num_gpus": pool.num_gpus,
             "resources": dict(pool.resources),
             "max_restarts": 0,  # replaced by us, so that a retry is counted and bounded
-            "runtime_env": {"env_vars": _THREADS},
+            "runtime_env": {"env_vars": _ENVIRONMENT},
         }
         return Actor(ray.remote(Worker).options(**options).remote(cloudpickle.loads, self._app_ref))
 
@@ -329,6 +327,30 @@ class _RayWorkers:
             self.check_fit()
         except ConfigurationError as error:
             raise FederationError(f"the Ray cluster has lost nodes: {error}") from error
+
+
+def join(address: str) -> None:
+    """Connect this process to a Ray cluster, whose nodes will run this very fedpref.
+
+    Raises:
+        ConfigurationError: it is no address, or nobody answers there.
+    """
+    check_address(address)
+    _keep_to_ourselves()
+    import ray
+
+    is_near = is_on_loopback(address, ray.util.get_node_ip_address())
+    # Nodes elsewhere run the driver's own fedpref: other code would give other bytes.
+    code = {"py_modules": [str(Path(fedpref.__file__).parent)]}
+    with _untidy(), _loopback() if is_near else contextlib.nullcontext():
+        ray.init(address, runtime_env=code, **_QUIET)
+
+
+def _keep_to_ourselves() -> None:
+    """Tell nobody of a cluster's use; before Ray is imported."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_USAGE_STATS_REPORT_URL", "http://127.0.0.1:9")
+    os.environ.setdefault(_HIDE_GPUS, "0")  # else Ray tells of what it plans to change
 
 
 def _ship(array: Array) -> Any:

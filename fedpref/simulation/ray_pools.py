@@ -11,6 +11,8 @@ from fedpref.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Pool", "check_fit", "check_pool", "pool_of", "total_demand"]
 
+_LEAST_SHARE = 0.0001  # Ray counts in these
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -19,7 +21,8 @@ class Pool:
     Attributes:
         num_workers: actors.
         num_cpus: CPUs that an actor reserves; may be a fraction.
-        num_gpus: GPUs that an actor reserves; may be a fraction.
+        num_gpus: GPUs that an actor reserves, and all that it sees; may be a fraction of one, of which the
+            memory is the actors' own to share out.
         resources: custom Ray resources that an actor reserves.
     """
 
@@ -68,6 +71,10 @@ def check_pool(key: str, pool: Pool, least_workers: int = 1) -> None:
     for name, amount in amounts.items():
         if not isinstance(amount, (int, float)) or not 0 <= amount < math.inf:
             raise ConfigurationError(f"{key}.{name}={amount!r} must be a number, 0 or more")
+        if 0 < amount < _LEAST_SHARE:
+            raise ConfigurationError(
+                f"{key}.{name}={amount!r} is below {_LEAST_SHARE}, the least of Ray's shares"
+            )
     if pool.num_gpus > 1 and pool.num_gpus != int(pool.num_gpus):
         raise ConfigurationError(f"{key}.num_gpus={pool.num_gpus} above 1 must be whole: Ray splits one GPU")
 
@@ -100,8 +107,21 @@ def check_fit(pools: Mapping[str, Pool], nodes: Sequence[Mapping[str, float]]) -
                 f"and the cluster has {available:g}; ask for fewer or less"
             )
     for key, pool in pools.items():
+        _check_shares(key, pool, sum(node.get("GPU", 0.0) for node in nodes))
         if not any(all(node.get(n, 0.0) >= amount for n, amount in pool.demand.items()) for node in nodes):
             needs = " and ".join(f"{amount:g} {name}" for name, amount in pool.demand.items())
             raise ConfigurationError(
                 f"{key}: an actor needs {needs} on one node and no node of the cluster has that; ask for less"
             )
+
+
+def _check_shares(key: str, pool: Pool, num_gpus: float) -> None:
+    """An actor's share is of one GPU: what is left of several is no share, so two of 0.6 need two GPUs."""
+    if not 0 < pool.num_gpus < 1:
+        return
+    on_one = math.floor(1 / pool.num_gpus + 1e-9)
+    if pool.num_workers > on_one * num_gpus:
+        raise ConfigurationError(
+            f"{key}.num_gpus={pool.num_gpus:g}: a GPU has room for {on_one} such actors, the cluster has "
+            f"{num_gpus:g} GPUs, and {key}.num_workers={pool.num_workers}; ask for fewer or less"
+        )

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from fedpref.benchmarks.sections import put_section
+from fedpref.benchmarks.sections import put_section, this_command
 
 
 def test_a_section_takes_the_place_of_the_older_one(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("sys.argv", ["x", "clients=2"])
+    monkeypatch.setattr("sys.argv", ["x", "clients=2", f"table={tmp_path}"])
     file = tmp_path / "B.md"
-    put_section(file, "One", "a.b", "first")
-    put_section(file, "Two", "c.d", "second")
-    put_section(file, "One", "a.b", "third")
+    put_section(file, "One", this_command("a.b"), "first")
+    put_section(file, "Two", ["c", "d e"], "second")
+    put_section(file, "One", this_command("a.b"), "third")
     text = file.read_text()
     assert text.count("## One") == text.count("## Two") == text.count("# Benchmarks") == 1
     assert "first" not in text and "second" in text and "third" in text
-    assert "    python -m a.b clients=2\n" in text
+    assert "    python -m a.b clients=2\n" in text and "    c 'd e'\n" in text

@@ -98,3 +98,21 @@ def test_several_processes_make_what_one_does(tmp_path: Path) -> None:
     for mine, other in zip(together, alone, strict=True):
         both = [read_json(path / "summary.json")["weights_sha256"] for path in (mine, other)]
         assert both[0] == both[1]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Ray leaves pipes open
+def test_a_ray_cluster_makes_what_this_machine_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    from ray.cluster_utils import Cluster
+
+    node = {"node_ip_address": "127.0.0.1", "num_cpus": 2, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
+    try:
+        (there,) = make([JOB], tmp_path / "ray", 1, counted([]), cluster.address)
+    finally:
+        cluster.shutdown()
+    (here,) = make([JOB], tmp_path / "here", 1, counted([]))
+    both = [read_json(path / "summary.json")["weights_sha256"] for path in (there, here)]
+    assert both[0] == both[1]
