@@ -6,16 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedpref.benchmarks.sections import conditions, put_section
 from fedpref.benchmarks.suite.claims import Verdict, verdicts
 from fedpref.benchmarks.suite.run import EXTRA, Outcome
 from fedpref.evaluation.compare import Table
 from fedpref.report.compare import as_markdown, as_table
 from fedpref.report.provenance import source_commit
+from fedpref.report.ranks import mean_ranks
 
-__all__ = ["mean_ranks", "put_section_of", "text"]
+__all__ = ["put_section_of", "text"]
 
 _METRIC = "user_accuracy"
 
@@ -38,20 +37,6 @@ def put_section_of(file: Path, outcome: Outcome) -> None:
     body = "\n\n".join([about, *_tables(outcome, as_markdown), *_rest(outcome)])
     command = ["fedpref", "bench", suite.name, "--tier", tier.name]
     put_section(file, f"{suite.title} ({tier.name})", command, body)
-
-
-def mean_ranks(tables: Sequence[Table]) -> dict[str, float]:
-    """Mean rank of each method over the data sets that all have, 1 is best; equals share their ranks."""
-    names = [row.name for row in tables[0].rows] if tables else []
-    complete = [table for table in tables if {row.name for row in table.rows} >= set(names)]
-    ranks: dict[str, list[float]] = {name: [] for name in names}
-    for table in complete:
-        means = {row.name: row.cells[_METRIC].estimate.mean for row in table.rows}
-        for name in names:
-            above = sum(mean > means[name] for mean in means.values())
-            equal = sum(mean == means[name] for mean in means.values())
-            ranks[name].append(above + (equal + 1) / 2)
-    return {name: float(np.mean(own)) for name, own in ranks.items() if own}
 
 
 def _tables(outcome: Outcome, form: Format) -> list[str]:

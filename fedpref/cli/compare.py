@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from fedpref.evaluation.records import Record
     from fedpref.report.runs import Run
 
-__all__ = ["as_text", "compare_runs", "record_of", "runs_at"]
+__all__ = [
+    "as_text",
+    "compare_runs",
+    "names_of",
+    "overrides_of",
+    "record_of",
+    "rows_of",
+    "runs_at",
+    "settings_of",
+    "versions_noted",
+]
 
 _NOT_SETTINGS = ("seed", "out")
 _UNTOLD = ("seed", "out", "name")  # overrides that do not tell rows apart
@@ -36,8 +46,8 @@ def compare_runs(paths: Sequence[Path], metrics: Sequence[str] = ()) -> dict[str
     runs = [run for path in paths for run in runs_at(path)]
     for run in runs:
         _check_finished(run)
-    grouped = _rows(runs)
-    rows = dict(zip(_names(grouped), grouped, strict=True))
+    grouped = rows_of(runs)
+    rows = dict(zip(names_of(grouped), grouped, strict=True))
     records = [record_of(run, name) for name, of_row in rows.items() for run in of_row]
     (table,) = tables(records, tuple(dict.fromkeys((*METRICS, *metrics))))
     for metric in metrics:
@@ -47,7 +57,7 @@ def compare_runs(paths: Sequence[Path], metrics: Sequence[str] = ()) -> dict[str
     del found["data"]  # all runs are on the same
     for row in found["rows"]:
         row["runs"] = [str(run.path) for run in sorted(rows[row["name"]], key=_seed)]
-    found["notes"] += _versions_noted(runs)
+    found["notes"] += versions_noted(runs)
     return found
 
 
@@ -129,11 +139,11 @@ def _check_finished(run: Run) -> None:
 # ------------------------------------------------------------------------------------------------- rows
 
 
-def _rows(runs: Sequence[Run]) -> list[list[Run]]:
+def rows_of(runs: Sequence[Run]) -> list[list[Run]]:
     """Runs that differ in their seed only, together. A seed that a row has already begins another row."""
     rows: list[tuple[Mapping[str, Any], list[Run]]] = []
     for run in runs:
-        settings = _settings(run)
+        settings = settings_of(run)
         for known, of_row in rows:
             if known == settings and _seed(run) not in map(_seed, of_row):
                 of_row.append(run)
@@ -143,10 +153,15 @@ def _rows(runs: Sequence[Run]) -> list[list[Run]]:
     return [of_row for _, of_row in rows]
 
 
-def _names(rows: Sequence[Sequence[Run]]) -> Iterator[str]:
-    """The name of the runs where it tells all rows apart; else the overrides that not all rows have."""
+def names_of(rows: Sequence[Sequence[Run]], words: Sequence[Sequence[str]] | None = None) -> Iterator[str]:
+    """The name of the runs where it tells all rows apart; else the overrides that not all rows have.
+
+    Args:
+        rows: of ``rows_of``, at least one.
+        words: the overrides of each row that may be told; None tells all of ``overrides_of``.
+    """
     names = [str(of_row[0].manifest.get("name", of_row[0].path.name)) for of_row in rows]
-    words = [_overrides(of_row[0]) for of_row in rows]
+    words = [overrides_of(of_row[0]) for of_row in rows] if words is None else words
     common = set.intersection(*map(set, words))
     own = [" ".join(word for word in of_row if word not in common) for of_row in words]
     if len(set(names)) < len(rows) and any(own):
@@ -159,8 +174,12 @@ def _names(rows: Sequence[Sequence[Run]]) -> Iterator[str]:
         yield name if seen[name] == 1 else f"{name} ({seen[name]})"
 
 
-def _settings(run: Run) -> Mapping[str, Any]:
-    """All that decides a run but its seed; interpolations stay as they are written."""
+def settings_of(run: Run) -> Mapping[str, Any]:
+    """All that decides a run but its seed; interpolations stay as they are written.
+
+    Raises:
+        StorageError: its configuration is damaged.
+    """
     from omegaconf import OmegaConf
 
     container = OmegaConf.to_container(_yaml(run.config, run.path / "config.yaml"), resolve=False)
@@ -169,7 +188,12 @@ def _settings(run: Run) -> Mapping[str, Any]:
     return {str(key): value for key, value in container.items() if key not in _NOT_SETTINGS}
 
 
-def _overrides(run: Run) -> list[str]:
+def overrides_of(run: Run) -> list[str]:
+    """What its user changed, but for seed, folder and name.
+
+    Raises:
+        StorageError: the file of them is damaged.
+    """
     from omegaconf import OmegaConf
 
     path = run.path / "overrides.yaml"
@@ -194,8 +218,8 @@ def _seed(run: Run) -> int:
     return int(run.manifest["seed"])
 
 
-def _versions_noted(runs: Sequence[Run]) -> list[str]:
-    """Say where not all runs were made by the same code."""
+def versions_noted(runs: Sequence[Run]) -> list[str]:
+    """Says where not all runs were made by the same code."""
     versions = [run.manifest.get("versions") or {} for run in runs]
     packages = sorted({name for known in versions for name in known})
     differing = [name for name in packages if len({known.get(name) for known in versions}) > 1]

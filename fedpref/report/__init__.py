@@ -3,7 +3,8 @@
 This room imports types, errors, seeds and NumPy; matplotlib, Jinja2 and Rich are imported where they are
 used, so that writing a run directory costs none of them. It knows neither strategies nor evaluation:
 ``storage``, ``jsonl`` and ``lock`` keep files whole, ``rundir`` writes a run, ``runs`` reads one back, and
-``console``, ``html`` and ``picture`` show only what can be read from such a directory.
+``console``, ``html`` and ``picture`` show only what can be read from such a directory. ``compare`` and
+``sweep`` show many runs, from plain data alone.
 """
 
 from __future__ import annotations

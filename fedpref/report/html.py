@@ -11,7 +11,7 @@ from typing import Any
 from fedpref.report.cards import cards_of
 from fedpref.report.charts import Level, people_chart
 from fedpref.report.few_shot import few_shot_of
-from fedpref.report.gain import gain_of, signed_points
+from fedpref.report.gain import gain_of
 from fedpref.report.groups import groups_of
 from fedpref.report.learning import tabs_of
 from fedpref.report.participation import participation_of
@@ -20,11 +20,11 @@ from fedpref.report.runs import Run, best_round, read_run
 from fedpref.report.span import span_of
 from fedpref.report.storage import write_text
 from fedpref.report.systems import systems_of
-from fedpref.report.units import human_bytes, human_joules, human_seconds, percent, percent_tick
+from fedpref.report.template import style, template
+from fedpref.report.units import percent, percent_tick
 
 __all__ = ["write_report"]
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _EXTREMES = 10
 _SHOWN_EVENTS = 12
 
@@ -35,30 +35,13 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         StorageError: it is no run directory, a file in it is damaged, or the disk is full.
     """
-    import jinja2
-
     run = read_run(run_dir)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "bytes": human_bytes,
-        "joules": human_joules,
-        "number": _number,
-        "percent": percent,
-        "points": signed_points,
-        "seconds": human_seconds,
-    }
     figures = _figures(run)
     groups = groups_of(run)
-    page = environment.get_template("report.html.j2").render(
+    page = template("report.html.j2").render(
         run=run,
         figures=figures,
-        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        style=style("report.css"),
         state=_state(run),
         outcome=_outcome(run, figures),
         cards=cards_of(figures),
@@ -188,11 +171,6 @@ def _extremes(users: Sequence[Mapping[str, Any]]) -> dict[str, Sequence[Mapping[
     ranked = sorted(users, key=lambda user: (user["accuracy"], str(user["name"])))
     each = min(_EXTREMES, (len(ranked) + 1) // 2)
     return {"worst": ranked[:each], "best": ranked[each:][::-1][:each]}
-
-
-def _number(value: float | None) -> str:
-    """A reported number in four digits; a dash where none was finite."""
-    return "–" if value is None else f"{value:,.4g}".replace("-", "−")
 
 
 def _count(number: int, noun: str) -> str:

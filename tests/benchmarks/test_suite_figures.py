@@ -11,7 +11,6 @@ from fedpref.benchmarks.suite.choice import Choices, best, read_choices
 from fedpref.benchmarks.suite.claims import verdicts
 from fedpref.benchmarks.suite.declared import Claim, DataSet, Method, Suite, Tier
 from fedpref.benchmarks.suite.expected import deviations, keep
-from fedpref.benchmarks.suite.show import mean_ranks
 from fedpref.errors import ConfigurationError
 from fedpref.evaluation.compare import Table, tables
 from fedpref.evaluation.records import Person, Record
@@ -84,9 +83,3 @@ def test_figures_that_are_kept_need_a_reason_and_name_what_differs(tmp_path: Pat
     assert deviations(path, compared(easy=0.7, hard=0.72)) == ["hard, mine: 0.6700, expected 0.6500"]
     missing = deviations(path, compared(easy=0.7))
     assert missing == ["hard, base: missing", "hard, mine: missing"]
-
-
-def test_ranks_are_means_over_data_sets_and_equals_share_theirs() -> None:
-    assert mean_ranks(compared(easy=0.7, hard=0.5)) == {"base": 1.5, "mine": 1.5}
-    assert mean_ranks(compared(easy=0.7, hard=0.6)) == {"base": 1.75, "mine": 1.25}
-    assert mean_ranks(()) == {}
