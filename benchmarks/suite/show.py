@@ -12,7 +12,7 @@ from fedpref.benchmarks.suite.run import EXTRA, Outcome
 from fedpref.evaluation.compare import Table
 from fedpref.report.compare import as_markdown, as_table
 from fedpref.report.provenance import source_commit
-from fedpref.report.ranks import mean_ranks
+from fedpref.report.ranks import mean_ranks, ranks_in
 
 __all__ = ["put_section_of", "text"]
 
@@ -70,10 +70,9 @@ def _chosen(table: Table) -> list[str]:
 def _rest(outcome: Outcome) -> list[str]:
     parts = []
     if len(outcome.tables) > 1:
-        ranks = sorted(mean_ranks(outcome.tables).items(), key=lambda item: item[1])
-        parts.append(
-            "Mean rank over data sets: " + ", ".join(f"{name} {rank:.1f}" for name, rank in ranks) + "."
-        )
+        ranks = mean_ranks(ranks_in([table.as_json() for table in outcome.tables]))
+        listed = ", ".join(f"{name} {rank:.1f}" for name, rank in ranks.items())
+        parts.append(f"Mean rank over data sets: {listed}.")
     parts += [_claims(verdicts(outcome.suite.claims, outcome.tables))] if outcome.suite.claims else []
     if outcome.failures:
         listed = "\n".join(f"- {f.data}, {f.method}, seed {f.seed}: {f.error}" for f in outcome.failures)
