@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from fedpref.benchmarks import real_annotators, split_training, synthetic_reference
+from fedpref.benchmarks import real_annotators, synthetic_reference
+from fedpref.benchmarks.throughput.__main__ import main as throughput
 
 DATA = Path("../shared/data")
 
 if __name__ == "__main__":
-    synthetic_reference.main(num_populations=3)
-    split_training.main(num_clients=1)
+    synthetic_reference.main(["3"])
+    throughput(["minilm"], {"without": "flower,pfl-research,ray", "cohort": "1", "rounds": "1"})
     if DATA.is_dir():
         real_annotators.main(DATA, num_seeds=1)
     else:

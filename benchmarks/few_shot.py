@@ -12,6 +12,7 @@ the mean of the learned one's; for weights on the simplex the uniform ones. The 
 not learned, but has the moments of 4,000 people drawn by the very law of the population.
 
     python -m fedpref.benchmarks.few_shot --out FILE [--only METHOD ...] [--populations N] [--first SEED]
+        [--executor inline]
 
 FILE has one line of JSON a curve. Curves that it has already are not made again; tables are printed from it
 in the end.
@@ -27,6 +28,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedpref.benchmarks.executors import DEFAULT, EXECUTORS, add_executor
 from fedpref.benchmarks.personalisation import BACKBONE, COHORT, GLOBAL, METHODS
 from fedpref.clients.mixture_prior import MixturePrior
 from fedpref.data.synthetic import Synthetic
@@ -37,6 +39,7 @@ from fedpref.evaluation.metrics import bootstrap_interval
 from fedpref.evaluation.personal import shared_accuracies
 from fedpref.federation.federation import Federation
 from fedpref.seeds import generator
+from fedpref.simulation.executor import Executor
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.global_model import GlobalModel
 from fedpref.types import ClientRule, Personal, Population, Weights
@@ -110,15 +113,15 @@ AT_ZERO: Mapping[str, Change] = {
 """How a prior is taken away; that of fedrep is at zero anyway, those of p_sharelora and pal know nothing."""
 
 
-def reference_on(people: Population, seed: int) -> np.ndarray:
+def reference_on(people: Population, seed: int, executor: Executor = DEFAULT) -> np.ndarray:
     """Accuracy of the global head on each newcomer."""
-    weights = trained(GLOBAL, people, seed)
+    weights = trained(GLOBAL, people, seed, executor)
     return shared_accuracies(
         METHODS[GLOBAL].rule, FedAvg(), GlobalModel(weights, None), people, newcomers(people)
     )
 
 
-def trained(name: str, people: Population, seed: int) -> Weights:
+def trained(name: str, people: Population, seed: int, executor: Executor = DEFAULT) -> Weights:
     """What a method serves to newcomers in the end."""
     method = METHODS[name]
     strategy = method.strategy(COHORT, [0] * len(people))
@@ -128,6 +131,7 @@ def trained(name: str, people: Population, seed: int) -> Weights:
         strategy,
         rounds=method.rounds,
         seed=seed,
+        executor=executor,
         evaluate_every=method.rounds,
         few_shot_resamples=0,
     ).run()
@@ -152,13 +156,15 @@ def law_of(people: Population, seed: int) -> Weights:
     }
 
 
-def curves(name: str, people: Population, seed: int, reference: np.ndarray) -> list[Row]:
+def curves(
+    name: str, people: Population, seed: int, reference: np.ndarray, executor: Executor = DEFAULT
+) -> list[Row]:
     """The curve of a method, and the one with its prior at zero if there is such a thing."""
     if name == LAW:
         rule: ClientRule = MixturePrior(BACKBONE, len(SOURCE.recipe.shares))
         weights = law_of(people, seed)
     else:
-        rule, weights = METHODS[name].rule, trained(name, people, seed)
+        rule, weights = METHODS[name].rule, trained(name, people, seed, executor)
     served = {LEARNED: weights}
     if name in AT_ZERO:
         served[ZERO] = AT_ZERO[name](weights)
@@ -205,16 +211,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", nargs="+", default=personal, choices=personal, metavar="METHOD")
     parser.add_argument("--populations", type=int, default=10, help="how many")
     parser.add_argument("--first", type=int, default=0, help="seed of the first; 1001 to try options")
+    add_executor(parser)
     given = parser.parse_args(arguments)
+    executor = EXECUTORS[given.executor]
     rows = _read(given.out)
     for seed in range(given.first, given.first + given.populations):
         missing = [name for name in given.only if (seed, name, LEARNED) not in {row.key for row in rows}]
         if not missing:
             continue
         people = SOURCE.population(seed)
-        reference = reference_on(people, seed)
+        reference = reference_on(people, seed, executor)
         for name in missing:
-            found = curves(name, people, seed, reference)
+            found = curves(name, people, seed, reference, executor)
             rows += found
             with given.out.open("a") as file:
                 file.writelines(json.dumps(row._asdict()) + "\n" for row in found)

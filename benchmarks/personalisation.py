@@ -9,7 +9,7 @@ Options were tried on populations from 1001 on, which are not among those report
 hidden groups, and ifca their number; no other method is told anything.
 
     python -m fedpref.benchmarks.personalisation --out FILE [--only METHOD ...] [--populations N]
-        [--pooled N] [--settings PRESET-PAIRS ...]
+        [--pooled N] [--settings PRESET-PAIRS ...] [--executor inline]
 
 FILE gets one line of JSON a run. Runs that it has already are not made again, so that a killed command goes
 on where it was; the tables in the end are of all its lines.
@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedpref.benchmarks.executors import DEFAULT, EXECUTORS, add_executor
 from fedpref.clients.fedrep import FedRep
 from fedpref.clients.flute import Flute as FluteFactors
 from fedpref.clients.linear_reward import LinearReward
@@ -38,6 +39,7 @@ from fedpref.clients.reward_features import RewardFeatures
 from fedpref.data.synthetic import Synthetic
 from fedpref.federation.federation import Federation
 from fedpref.models.given import Given
+from fedpref.simulation.executor import Executor
 from fedpref.strategies.fedavg import FedAvg
 from fedpref.strategies.flute import Flute
 from fedpref.strategies.global_model import Share
@@ -154,11 +156,13 @@ def population(setting: str, seed: int) -> Population:
     )
 
 
-def figures(method: Method, people: Population, seed: int, is_pooled: bool) -> Mapping[str, float]:
+def figures(
+    method: Method, people: Population, seed: int, is_pooled: bool, executor: Executor = DEFAULT
+) -> Mapping[str, float]:
     """What one run ends with, as ``Evaluation.aggregate``."""
     rounds = method.pooled_rounds if is_pooled else method.rounds
     strategy = method.strategy(None if is_pooled else COHORT, _groups_of_clients(people))
-    federation = Federation(people, method.rule, strategy, rounds=rounds, seed=seed, evaluate_every=rounds)
+    federation = Federation(people, method.rule, strategy, rounds, seed, executor, evaluate_every=rounds)
     return federation.run().evaluation.aggregate
 
 
@@ -190,6 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pooled", type=int, default=30, help="on how many of them the pooled versions, too")
     parser.add_argument("--first", type=int, default=0, help="seed of the first; 1001 to try options")
     parser.add_argument("--settings", nargs="+", default=SETTINGS, metavar="PRESET-PAIRS")
+    add_executor(parser)
     given = parser.parse_args(arguments)
     runs = _read(given.out)
     made = {run.key for run in runs}
@@ -200,16 +205,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for name in given.only:
                 for is_pooled in (False, True) if count < given.pooled else (False,):
                     if (setting, seed, name, is_pooled) not in made:
-                        run = _run(setting, people, seed, name, is_pooled)
+                        run = _run(setting, people, seed, name, is_pooled, EXECUTORS[given.executor])
                         runs.append(run)
                         with given.out.open("a") as file:
                             file.write(json.dumps(run._asdict()) + "\n")
     print(table(runs))
 
 
-def _run(setting: str, people: Population, seed: int, name: str, is_pooled: bool) -> Run:
+def _run(setting: str, people: Population, seed: int, name: str, is_pooled: bool, executor: Executor) -> Run:
     started = time.process_time()
-    found = figures(METHODS[name], people, seed, is_pooled)
+    found = figures(METHODS[name], people, seed, is_pooled, executor)
     took = time.process_time() - started
     accuracies = (found["user_accuracy"], found["worst_group"], found["oracle"])
     return Run(setting, seed, name, is_pooled, *accuracies, cpu_s=round(took, 2))

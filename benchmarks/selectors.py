@@ -2,22 +2,24 @@
 
 Populations are Gaussian attribute vectors; all methods see the same ones, and differences are paired.
 
-    python -m fedpref.benchmarks.selectors [number of populations]
+    python -m fedpref.benchmarks.selectors [number of populations] [--executor inline]
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from fedpref.benchmarks.executors import DEFAULT, EXECUTORS, add_executor
 from fedpref.clients.selector import Selector
 from fedpref.data.synthetic import Synthetic
 from fedpref.federation.federation import Federation
 from fedpref.models.given import Given
+from fedpref.simulation.executor import Executor
 from fedpref.strategies.fedbis import FedBis
 from fedpref.strategies.fedbiscuit import FedBiscuit
 from fedpref.types import Population, Strategy
@@ -54,22 +56,29 @@ def methods(num_selectors: int) -> Mapping[str, Strategy[Any]]:
     }
 
 
-def figures(population: Population, strategy: Strategy[Any], seed: int) -> list[float]:
+def figures(
+    population: Population, strategy: Strategy[Any], seed: int, executor: Executor = DEFAULT
+) -> list[float]:
     """``FIGURES`` of one run; ARI is NaN where there are no groups."""
-    federation = Federation(population, RULE, strategy, ROUNDS, seed, evaluate_every=ROUNDS)
+    federation = Federation(population, RULE, strategy, ROUNDS, seed, executor, evaluate_every=ROUNDS)
     summary = federation.run().summary
     return [float(summary.get(name, np.nan)) for name in FIGURES]
 
 
-def main(num_populations: int = 10, names: Sequence[str] = tuple(CASES)) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Print means over populations and paired differences from FedBis with standard errors."""
-    for name in names:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("populations", type=int, nargs="?", default=10, help="how many")
+    add_executor(parser)
+    given = parser.parse_args(arguments)
+    num_populations, executor = given.populations, EXECUTORS[given.executor]
+    for name in CASES:
         recipe, num_selectors = CASES[name]
         found: dict[str, list[list[float]]] = {}
         for seed in range(num_populations):
             population = Synthetic(form="attributes", **recipe).population(seed)
             for method, strategy in methods(num_selectors).items():
-                found.setdefault(method, []).append(figures(population, strategy, seed))
+                found.setdefault(method, []).append(figures(population, strategy, seed, executor))
         print(f"{name}: {num_populations} populations, {ROUNDS} rounds of {COHORT} of 120 clients")
         base = np.array(found["fedbis"])
         for method, rows in found.items():
@@ -84,4 +93,4 @@ def main(num_populations: int = 10, names: Sequence[str] = tuple(CASES)) -> None
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 10)
+    main()

@@ -23,8 +23,9 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, epochs_and_rest
+from fedpref.objectives.blocks import once_each
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
-from fedpref.objectives.low_rank import Factors, Phase, Step, descent_flops, drawn, followed
+from fedpref.objectives.low_rank import Factors, Phase, all_drawn, descent_flops, drawn, followed
 from fedpref.objectives.low_rank_cohort import Member, Trained, trained
 from fedpref.types import Pairs, Reply, Shard, Task, Weights, Workload
 
@@ -123,6 +124,18 @@ class SharedBasis:
             own = fit(weights, feature_differences(self.backbone, shard.pairs) @ basis.T).weights
         return {_HEAD: (own @ basis).astype(np.float32)[None]}
 
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], fit: FitTogether
+    ) -> list[Weights]:
+        """As ``personalise`` for each: weights are fitted together."""
+        bases = once_each(weights, lambda model: model[BASIS].astype(np.float64))
+        own = [model[MEAN].astype(np.float64) for model in weights]
+        pairs = {i: shard.pairs for i, shard in enumerate(shards) if shard is not None and len(shard.pairs)}
+        parts = [feature_differences(self.backbone, each) @ bases[i].T for i, each in pairs.items()]
+        for i, found in zip(pairs, fit([weights[i] for i in pairs], parts), strict=True):
+            own[i] = found.weights
+        return [{_HEAD: (w @ basis).astype(np.float32)[None]} for w, basis in zip(own, bases, strict=True)]
+
     def answer(
         self,
         task: Task,
@@ -150,10 +163,11 @@ class SharedBasis:
         self._check(task, statistics)
         if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {})
-        work = self._work(task, shard, rng)
+        work = self._work(task, shard)
         own = fit(task.weights, work.differences @ work.basis.T)
-        factors = Factors(work.basis.T, own.weights)
-        found = followed(factors, work.differences, work.steps, self.lr, 0.0, work.mu)
+        factors, num_pairs = Factors(work.basis.T, own.weights), len(work.differences)
+        steps = drawn(num_pairs, work.phases, self.batch_pairs, rng)
+        found = followed(factors, work.differences, steps, self.lr, 0.0, work.mu)
         losses = {
             **reported_loss("loss_before", work.differences @ factors.vector),
             **reported_loss("loss_after", work.differences @ found.factors.vector),
@@ -179,18 +193,18 @@ class SharedBasis:
         """
         replies: dict[int, Reply] = {}
         works: dict[int, _Work] = {}
-        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+        for i, (task, shard) in enumerate(zip(tasks, shards, strict=True)):
             self._check(task, statistics)
             if len(shard.pairs) == 0:
                 replies[i] = Reply(dict(task.weights), 0, {})
             else:
-                works[i] = self._work(task, shard, rng)
+                works[i] = self._work(task, shard)
         parts = [work.differences @ work.basis.T for work in works.values()]
         fits = fit([tasks[i].weights for i in works], parts)
-        members = [
-            Member(Factors(work.basis.T, own.weights), work.differences, work.steps, work.mu)
-            for work, own in zip(works.values(), fits, strict=True)
-        ]
+        members = []
+        for (i, work), own in zip(works.items(), fits, strict=True):
+            steps = all_drawn(len(work.differences), work.phases, self.batch_pairs, rngs[i])
+            members.append(Member(Factors(work.basis.T, own.weights), work.differences, steps, work.mu))
         found = trained(members, self.lr, 0.0)
         for (i, work), own, each in zip(works.items(), fits, found, strict=True):
             replies[i] = self._reply(work, own, each)
@@ -229,17 +243,16 @@ class SharedBasis:
         if found != needed:
             raise ConfigurationError(f"client: weights of shapes {needed} are needed, got {found}")
 
-    def _work(self, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
+    def _work(self, task: Task, shard: Shard) -> _Work:
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
         differences = feature_differences(self.backbone, shard.pairs)
         phases = [Phase(steps, "representation")]
-        drawn_steps = list(drawn(len(differences), phases, self.batch_pairs, rng))
-        return _Work(task.weights[BASIS].astype(np.float64), differences, drawn_steps, mu)
+        return _Work(task.weights[BASIS].astype(np.float64), differences, phases, mu)
 
     def _reply(self, work: _Work, own: Fit, result: Trained) -> Reply:
-        (factors, skipped, seen_pairs), steps = result.descent, len(work.steps)
+        factors, skipped, seen_pairs = result.descent
+        num_pairs, steps = len(work.differences), sum(phase.steps for phase in work.phases)
         require_progress(steps, skipped)
-        num_pairs = len(work.differences)
         metrics = {
             **result.losses,
             "steps_done": float(steps - skipped),
@@ -251,9 +264,9 @@ class SharedBasis:
 
 
 class _Work(NamedTuple):
-    """A task of training, read: the basis that came, float64, the features of the pairs, and the steps."""
+    """A task of training, read: the basis that came, float64, features of the pairs, and which steps."""
 
     basis: np.ndarray
     differences: np.ndarray
-    steps: Sequence[Step]
+    phases: Sequence[Phase]
     mu: float

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ class FedRep:
     def __post_init__(self) -> None:
         _ = self.factors  # its checks are ours
 
-    @property
+    @cached_property
     def factors(self) -> Flute:
         """The rule that trains both factors; it would send the head, too."""
         return Flute(**{name: getattr(self, name) for name in self.__dataclass_fields__})
@@ -95,6 +96,13 @@ class FedRep:
     def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
         """The representation with the client's head, after ``final_steps`` on its pairs."""
         return self.factors.personalise(self._with_head(weights, state), shard, state)
+
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """As ``personalise`` for each: all heads take their steps together."""
+        complete = [self._with_head(model, state) for model, state in zip(weights, states, strict=True)]
+        return self.factors.personalise_cohort(complete, shards, states)
 
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator

@@ -12,6 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from fedpref.objectives.local import reported_loss, require, require_progress, s
 from fedpref.objectives.low_rank import (
     Factors,
     Phase,
+    all_drawn,
     descended,
     descent_flops,
     drawn,
@@ -139,6 +141,25 @@ class Flute:
         found = descended(self._factors(weights), differences, phases, None, self.lr, self.l2, 0.0, no_draws)
         return {**weights, _HEAD: found.factors.head.astype(np.float32)[None]}
 
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """As ``personalise`` for each: all take their steps together."""
+        served = list(weights)
+        if self.final_steps == 0:
+            return served
+        phases, no_draws = [Phase(self.final_steps, "head")], np.random.default_rng(0)
+        members: dict[int, Member] = {}
+        for i, shard in enumerate(shards):
+            if shard is not None and len(shard.pairs):
+                differences = feature_differences(self.backbone, shard.pairs)
+                steps = all_drawn(len(differences), phases, None, no_draws)
+                members[i] = Member(self._factors(weights[i]), differences, steps, mu=0.0)
+        found = trained(list(members.values()), self.lr, self.l2)
+        for i, result in zip(members, found, strict=True):
+            served[i] = {**weights[i], _HEAD: result.descent.factors.head.astype(np.float32)[None]}
+        return served
+
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
     ) -> tuple[Reply, ClientState]:
@@ -154,13 +175,14 @@ class Flute:
         self._check(task)
         if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {}), state
-        member = self._member(task, shard, rng)
-        found = followed(member.factors, member.differences, member.steps, self.lr, self.l2, member.mu)
+        work = self._work(task, shard)
+        steps = drawn(len(work.differences), work.phases, self.batch_pairs, rng)
+        found = followed(work.factors, work.differences, steps, self.lr, self.l2, work.mu)
         losses = {
-            **reported_loss("loss_before", member.differences @ member.factors.vector),
-            **reported_loss("loss_after", member.differences @ found.factors.vector),
+            **reported_loss("loss_before", work.differences @ work.factors.vector),
+            **reported_loss("loss_after", work.differences @ found.factors.vector),
         }
-        return self._reply(member, Trained(found, losses)), state
+        return self._reply(work, Trained(found, losses)), state
 
     def answer_cohort(
         self,
@@ -171,16 +193,18 @@ class Flute:
     ) -> Sequence[tuple[Reply, ClientState]]:
         """As ``answer`` for each: all take their steps together."""
         replies: dict[int, Reply] = {}
-        members: dict[int, Member] = {}
+        works: dict[int, _Work] = {}
+        members = []
         for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
             self._check(task)
             if len(shard.pairs) == 0:
                 replies[i] = Reply(dict(task.weights), 0, {})
             else:
-                members[i] = self._member(task, shard, rng)
-        found = trained(list(members.values()), self.lr, self.l2)
-        for (i, member), result in zip(members.items(), found, strict=True):
-            replies[i] = self._reply(member, result)
+                works[i] = work = self._work(task, shard)
+                steps = all_drawn(len(work.differences), work.phases, self.batch_pairs, rng)
+                members.append(Member(work.factors, work.differences, steps, work.mu))
+        for (i, work), result in zip(works.items(), trained(members, self.lr, self.l2), strict=True):
+            replies[i] = self._reply(work, result)
         return [(replies[i], state) for i, state in enumerate(states)]
 
     def workload(self, task: Task, shard: Shard) -> Workload:
@@ -211,18 +235,15 @@ class Flute:
         if task.kind != "train":
             raise ConfigurationError(f"client: this rule cannot answer a task of kind '{task.kind}'")
 
-    def _member(self, task: Task, shard: Shard, rng: np.random.Generator) -> Member:
-        """A task of training, read, and its steps."""
-        differences = feature_differences(self.backbone, shard.pairs)
+    def _work(self, task: Task, shard: Shard) -> _Work:
         phases = phases_within(task.settings, self.phases)
         _, mu = steps_and_mu(task.settings, sum(phase.steps for phase in phases), self.lr)
-        steps = list(drawn(len(differences), phases, self.batch_pairs, rng))
-        return Member(self._factors(task.weights), differences, steps, mu)
+        return _Work(self._factors(task.weights), feature_differences(self.backbone, shard.pairs), phases, mu)
 
-    def _reply(self, member: Member, result: Trained) -> Reply:
-        (factors, skipped, seen_pairs), steps = result.descent, len(member.steps)
+    def _reply(self, work: _Work, result: Trained) -> Reply:
+        factors, skipped, seen_pairs = result.descent
+        num_pairs, steps = len(work.differences), sum(phase.steps for phase in work.phases)
         require_progress(steps, skipped)
-        num_pairs = len(member.differences)
         metrics = {
             **result.losses,
             "steps_done": float(steps - skipped),
@@ -234,3 +255,12 @@ class Flute:
             _HEAD: factors.head.astype(np.float32)[None],
         }
         return Reply(weights, num_pairs, metrics)
+
+
+class _Work(NamedTuple):
+    """A task of training, read: both factors that came, features of the pairs, and which steps to take."""
+
+    factors: Factors
+    differences: np.ndarray
+    phases: Sequence[Phase]
+    mu: float

@@ -22,8 +22,8 @@ from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
-from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
-from fedpref.objectives.blocks import stacks
+from fedpref.objectives.batches import batch_size, batches, drawn, epochs_and_rest
+from fedpref.objectives.blocks import all_finite, stacks
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.low_rank_change_cohort import Member, changed_together
 from fedpref.objectives.margin import bradley_terry_pull
@@ -112,8 +112,9 @@ class LinearLora:
         self._check(task)
         if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {}), state
-        work = self._work(task, shard, rng)
-        return self._reply(task, shard, work, *self._trained(work)), state
+        work = self._work(task, shard)
+        steps = batches(len(shard.pairs), self.batch_pairs, work.steps, rng)
+        return self._reply(task, shard, work, self._trained(work, steps)), state
 
     def answer_cohort(
         self,
@@ -125,38 +126,37 @@ class LinearLora:
         """As ``answer`` for each: all take their steps together."""
         replies: dict[int, Reply] = {}
         works: dict[int, _Work] = {}
-        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+        for i, (task, shard) in enumerate(zip(tasks, shards, strict=True)):
             self._check(task)
             if len(shard.pairs) == 0:
                 replies[i] = Reply(dict(task.weights), 0, {})
             else:
-                works[i] = self._work(task, shard, rng)
-        most_steps = max((len(work.batches) for work in works.values()), default=0)
-        for stack in stacks({i: work.differences for i, work in works.items()}, most_steps):
-            members = [
-                Member(work.received[_HEAD][0], work.received[_A][:, 0], work.received[_B], *work[1:])
-                for work in (works[i] for i in stack)
-            ]
-            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-                found = changed_together(members, self.alpha / self.rank, self.lr)
-            for i, *results in zip(stack, *found, strict=True):
-                if all(np.isfinite(result).all() for result in results):
-                    head, a, b, (before, after) = results
-                    weights = {_HEAD: head[None], _A: a[:, None], _B: b}
-                    losses = {"loss_before": float(before), "loss_after": float(after)}
-                    replies[i] = self._reply(tasks[i], shards[i], works[i], weights, losses, 0)
-                else:  # some step is to be skipped
-                    replies[i] = self._reply(tasks[i], shards[i], works[i], *self._trained(works[i]))
+                works[i] = self._work(task, shard)
+        for i, found in self._trained_together(works, rngs).items():
+            replies[i] = self._reply(tasks[i], shards[i], works[i], found)
         return [(replies[i], state) for i, state in enumerate(states)]
 
     def train_part(
         self, weights: Weights, pairs: Pairs, part: str, steps: int, mu: float, rng: np.random.Generator
     ) -> Weights:
         """The weights after steps on the keys that contain ``part``; the others stay as they are."""
-        differences = feature_differences(self.backbone, pairs)
-        drawn = batches(len(differences), self.batch_pairs, steps, rng)
-        trained, _ = self._steps(self._double(weights), differences, part, drawn, mu)
-        return {key: _single(trained)[key] if part in key else array for key, array in weights.items()}
+        drawn_rows = batches(len(pairs), self.batch_pairs, steps, rng)
+        found = self._trained(self._read(weights, pairs, steps, mu), drawn_rows, part)
+        return _replaced(weights, found, part)
+
+    def train_parts(
+        self,
+        weights: Sequence[Weights],
+        pairs: Sequence[Pairs],
+        part: str,
+        steps: Sequence[int],
+        mu: Sequence[float],
+        rngs: Sequence[np.random.Generator],
+    ) -> list[Weights]:
+        """As ``train_part`` for each of many clients: all take their steps together."""
+        works = dict(enumerate(map(self._read, weights, pairs, steps, mu)))
+        found = self._trained_together(works, rngs, part)
+        return [_replaced(own, found[i], part) for i, own in enumerate(weights)]
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations of the head; features are taken as kept. A task that is refused is no work.
@@ -177,40 +177,58 @@ class LinearLora:
         if task.kind != "train":
             raise ConfigurationError(f"client: linear_lora cannot answer a task of kind '{task.kind}'")
 
-    def _work(self, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
+    def _work(self, task: Task, shard: Shard) -> _Work:
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-        drawn = list(batches(len(shard.pairs), self.batch_pairs, steps, rng))
-        differences = feature_differences(self.backbone, shard.pairs)
-        return _Work(self._double(task.weights), differences, drawn, mu)
+        return self._read(task.weights, shard.pairs, steps, mu)
 
-    def _trained(self, work: _Work) -> tuple[Weights, dict[str, float], int]:
-        """Weights after the steps, one by one, the losses, and how many steps were skipped."""
-        received, differences, drawn, mu = work
-        weights, skipped = self._steps(received, differences, "", drawn, mu)
+    def _read(self, weights: Weights, pairs: Pairs, steps: int, mu: float) -> _Work:
+        return _Work(self._double(weights), feature_differences(self.backbone, pairs), steps, mu)
+
+    def _trained(self, work: _Work, steps: Iterable[np.ndarray], part: str = "") -> _Trained:
+        """What steps on the keys that contain ``part`` lead to, one by one, given the rows of each."""
+        weights, skipped = self._steps(work, steps, part)
         losses = {
-            **reported_loss("loss_before", self._margins(received, differences)),
-            **reported_loss("loss_after", self._margins(weights, differences)),
+            **reported_loss("loss_before", self._margins(work.received, work.differences)),
+            **reported_loss("loss_after", self._margins(weights, work.differences)),
         }
-        return weights, losses, skipped
+        return _Trained(weights, losses, skipped)
 
-    def _reply(
-        self,
-        task: Task,
-        shard: Shard,
-        work: _Work,
-        weights: Weights,
-        losses: Mapping[str, float],
-        skipped: int,
-    ) -> Reply:
-        steps = len(work.batches)
-        require_progress(steps, skipped)
+    def _trained_together(
+        self, works: Mapping[int, _Work], rngs: Sequence[np.random.Generator], part: str = ""
+    ) -> dict[int, _Trained]:
+        """As ``_trained`` for each, all together; ``rngs[i]`` draws the steps of ``works[i]``."""
+        trained: dict[int, _Trained] = {}
+        most_steps = max((work.steps for work in works.values()), default=0)
+        moves = part in _HEAD, part in _A, part in _B
+        for stack in stacks({i: work.differences for i, work in works.items()}, most_steps):
+            members = []
+            for i in stack:
+                received, differences, steps, mu = works[i]
+                pairs = drawn(len(differences), self.batch_pairs, steps, rngs[i])
+                vectors = received[_HEAD][0], received[_A][:, 0], received[_B]
+                members.append(Member(*vectors, differences, pairs, mu))
+            with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
+                found = changed_together(members, self.alpha / self.rank, self.lr, moves)
+            results = zip(stack, members, all_finite(*found), *found, strict=True)
+            for i, member, is_finite, head, a, b, losses in results:
+                if is_finite:
+                    weights = {_HEAD: head[None], _A: a[:, None], _B: b}
+                    before, after = losses.tolist()
+                    trained[i] = _Trained(weights, {"loss_before": before, "loss_after": after}, 0)
+                else:  # some step is to be skipped
+                    trained[i] = self._trained(works[i], member.drawn.batches(), part)
+        return trained
+
+    def _reply(self, task: Task, shard: Shard, work: _Work, trained: _Trained) -> Reply:
+        steps = work.steps
+        require_progress(steps, trained.skipped)
         metrics = {
-            **losses,
-            "steps_done": float(steps - skipped),
-            "skipped_steps": float(skipped),
+            **trained.losses,
+            "steps_done": float(steps - trained.skipped),
+            "skipped_steps": float(trained.skipped),
             "flops": self.workload(task, shard).flops,
         }
-        return Reply(_single(weights), len(shard.pairs), metrics)
+        return Reply(_single(trained.weights), len(shard.pairs), metrics)
 
     @property
     def _shapes(self) -> dict[str, tuple[int, int]]:
@@ -232,17 +250,11 @@ class LinearLora:
         margins: np.ndarray = differences @ self._vector(weights)
         return margins
 
-    def _steps(
-        self,
-        received: Weights,
-        differences: np.ndarray,
-        part: str,
-        drawn: Iterable[np.ndarray],
-        mu: float,
-    ) -> tuple[Weights, int]:
+    def _steps(self, work: _Work, steps: Iterable[np.ndarray], part: str) -> tuple[Weights, int]:
         """Weights after the steps, and how many of them were skipped."""
+        received, differences, _, mu = work
         scale, weights, skipped = self.alpha / self.rank, dict(received), 0
-        for rows in drawn:
+        for rows in steps:
             z = differences[rows]
             by_vector = -(bradley_terry_pull(z @ self._vector(weights)) @ z) / len(z)
             gradients = {
@@ -265,8 +277,22 @@ class _Work(NamedTuple):
 
     received: Weights
     differences: np.ndarray
-    batches: Sequence[np.ndarray]
+    steps: int
     mu: float
+
+
+class _Trained(NamedTuple):
+    """Weights after the steps, float64, the losses as metrics, and how many steps were skipped."""
+
+    weights: Weights
+    losses: Mapping[str, float]
+    skipped: int
+
+
+def _replaced(weights: Weights, trained: _Trained, part: str) -> Weights:
+    """The weights with trained values of the keys that contain ``part``."""
+    found = _single(trained.weights)
+    return {key: found[key] if part in key else array for key, array in weights.items()}
 
 
 def _single(weights: Weights) -> dict[str, np.ndarray]:

@@ -112,7 +112,7 @@ class LoraReward:
         """Compute and keep the activations of all these pairs, so that no worker has to."""
         texts = [text for pairs in populations for side in _sides(pairs) for text in side]
         if self.use_cache:
-            self._model().states(texts)
+            self._model().warm(texts)
 
     def margins(self, weights: Weights, pairs: Pairs) -> np.ndarray:
         """Margin of each pair, shape (num_pairs,), float64."""

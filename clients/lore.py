@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class Lore:
         require(math.isfinite(ridge) and ridge > 0, "ridge", ridge, "positive and finite")
         _ = self.shared  # its checks are ours
 
-    @property
+    @cached_property
     def shared(self) -> SharedBasis:
         """What trains the basis."""
         return SharedBasis(
@@ -95,6 +96,12 @@ class Lore:
     def personalise(self, weights: Weights, shard: Shard | None, state: ClientState) -> Weights:
         """The client's own head, ``score.weight`` (1, H), float32."""
         return self.shared.personalise(weights, shard, self._fit)
+
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """As ``personalise`` for each: all weights are fitted together."""
+        return self.shared.personalise_cohort(weights, shards, self._fit_together)
 
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator

@@ -31,7 +31,7 @@ from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.blocks import Blocks, once_each, stacks
 from fedpref.objectives.convex import Posterior, laplace, laplace_flops, precision_flops, precision_of
-from fedpref.objectives.convex_cohort import laplaces, mean_losses
+from fedpref.objectives.convex_cohort import Posteriors, laplaces, mean_losses
 from fedpref.objectives.local import reported_loss, require
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
@@ -143,6 +143,24 @@ class MixturePrior:
             head = chances @ np.stack([posterior.weights for posterior in posteriors])
         return {_HEAD: head.astype(np.float32)[None]}
 
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """As ``personalise`` for each: under full covariances all posteriors are found together."""
+        served: dict[int, Weights] = {}
+        together: dict[int, np.ndarray] = {}
+        for i, (model, shard, state) in enumerate(zip(weights, shards, states, strict=True)):
+            differences = None if shard is None else feature_differences(self.backbone, shard.pairs)
+            if differences is not None and self._is_stacked(differences):
+                together[i] = differences
+            else:
+                served[i] = self.personalise(model, shard, state)
+        for stack in stacks(together, self.backbone.dim**2):
+            chances, found = self._posteriors([weights[i] for i in stack], Blocks.of(list(stack.values())))
+            heads = (chances[:, None] @ found.weights).astype(np.float32)
+            served.update({i: {_HEAD: head} for i, head in zip(stack, heads, strict=True)})
+        return [served[i] for i in range(len(weights))]
+
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
     ) -> tuple[Reply, ClientState]:
@@ -167,7 +185,7 @@ class MixturePrior:
         }
         spread = np.stack([posterior.covariance for posterior in posteriors])
         flops = sum(posterior.flops for posterior in posteriors)
-        return self._reply(len(shard.pairs), chances, heads, spread, losses, flops), state
+        return self._reply(len(shard.pairs), _moments(chances, heads, spread), losses, flops), state
 
     def answer_cohort(
         self,
@@ -182,36 +200,41 @@ class MixturePrior:
         for i, (task, shard, state, rng) in enumerate(zip(tasks, shards, states, rngs, strict=True)):
             self._check(task)
             differences = feature_differences(self.backbone, shard.pairs)
-            if self.is_diagonal or len(differences) == 0 or not np.isfinite(differences).all():
-                replies[i], _ = self.answer(task, shard, state, rng)
-            else:
+            if self._is_stacked(differences):
                 together[i] = differences
+            else:
+                replies[i], _ = self.answer(task, shard, state, rng)
         for stack in stacks(together, self.backbone.dim**2):
             received = [tasks[i].weights for i in stack]
             replies.update(zip(stack, self._together(received, list(stack.values())), strict=True))
         return [(replies[i], state) for i, state in enumerate(states)]
 
-    def _together(self, received: Sequence[Weights], differences: Sequence[np.ndarray]) -> list[Reply]:
-        blocks = Blocks.of(differences)
-        priors = once_each(
-            received, lambda moments: prior_of(moments, self.least_variance, self.least_weight)
-        )
+    def _is_stacked(self, differences: np.ndarray) -> bool:
+        """A client with these pairs is computed together with others."""
+        return not self.is_diagonal and len(differences) > 0 and bool(np.isfinite(differences).all())
+
+    def _posteriors(self, received: Sequence[Weights], blocks: Blocks) -> tuple[np.ndarray, Posteriors]:
+        """As the function ``_posterior`` for each of many clients."""
+        priors = once_each(received, self._prior)
         shares, means, precisions = (np.stack(part) for part in zip(*priors, strict=True))
         found = laplaces(blocks, means, precisions)
-        chances = _chances(shares, found.log_evidences)
+        return _chances(shares, found.log_evidences), found
+
+    def _together(self, received: Sequence[Weights], differences: Sequence[np.ndarray]) -> list[Reply]:
+        blocks = Blocks.of(differences)
+        chances, found = self._posteriors(received, blocks)
         own, shared = chances[:, None] @ found.weights, np.stack(once_each(received, _mean_head))
         losses = mean_losses(blocks, np.concatenate([shared[:, None], own], axis=1)).tolist()
-        flops = found.flops.sum(axis=1).tolist()
+        moments = _moments(chances, found.weights, found.covariances)
+        counted = zip(blocks.counts.tolist(), losses, found.flops.sum(axis=1).tolist(), strict=True)
         return [
             self._reply(
-                len(differences[i]),
-                chances[i],
-                found.weights[i],
-                found.covariances[i],
-                {"loss_before": losses[i][0], "loss_after": losses[i][1]},
-                flops[i],
+                num_pairs,
+                {key: array[i] for key, array in moments.items()},
+                {"loss_before": before, "loss_after": after},
+                flops,
             )
-            for i in range(len(differences))
+            for i, (num_pairs, (before, after), flops) in enumerate(counted)
         ]
 
     def workload(self, task: Task, shard: Shard) -> Workload:
@@ -249,20 +272,9 @@ class MixturePrior:
         return prior_of(moments, self.least_variance, self.least_weight)
 
     def _reply(
-        self,
-        num_pairs: int,
-        chances: np.ndarray,
-        heads: np.ndarray,
-        spread: np.ndarray,
-        losses: Mapping[str, float],
-        fits_flops: float,
+        self, num_pairs: int, moments: Weights, losses: Mapping[str, float], fits_flops: float
     ) -> Reply:
-        """The moments of a posterior: its components' probabilities, heads and covariances."""
-        first = chances[:, None] * heads
-        second = _products(first, heads, self.is_diagonal) + np.tensordot(chances, spread, axes=1)
-        moments = {_WEIGHT: chances, _FIRST: first, _SECOND: second}
-        sent = {key: array.astype(np.float32) for key, array in moments.items()}
-        return Reply(sent, num_pairs, {**losses, "flops": self._flops(num_pairs, fits_flops)})
+        return Reply(moments, num_pairs, {**losses, "flops": self._flops(num_pairs, fits_flops)})
 
 
 def prior_of(moments: Weights, least_variance: float, least_weight: float) -> Prior:
@@ -300,7 +312,23 @@ def _chances(shares: np.ndarray, log_evidences: np.ndarray) -> np.ndarray:
     return result
 
 
+def _moments(chances: np.ndarray, heads: np.ndarray, spread: np.ndarray) -> Weights:
+    """The moments of a posterior, float32: what is sent; all shapes may have more axes in front.
+
+    Args:
+        chances: probabilities of the components, shape (K,).
+        heads: the mode under each, shape (K, H).
+        spread: the covariance around it, shape (K, H, H), or its diagonal, (K, H).
+    """
+    first = chances[..., None] * heads
+    by_component = spread.reshape(*chances.shape, -1)
+    mean_spread = (chances[..., None, :] @ by_component)[..., 0, :]
+    second = _products(first, heads, spread.ndim == heads.ndim)
+    moments = {_WEIGHT: chances, _FIRST: first, _SECOND: second + mean_spread.reshape(second.shape)}
+    return {key: array.astype(np.float32) for key, array in moments.items()}
+
+
 def _products(one: np.ndarray, other: np.ndarray, is_diagonal: bool) -> np.ndarray:
-    """Sum over rows of their outer products, shape (H, H), or its diagonal."""
-    result: np.ndarray = (one * other).sum(axis=0) if is_diagonal else one.T @ other
+    """Sum over rows of their outer products, shape (..., H, H), or its diagonal."""
+    result: np.ndarray = (one * other).sum(axis=-2) if is_diagonal else one.swapaxes(-1, -2) @ other
     return result

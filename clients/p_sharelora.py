@@ -18,9 +18,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 
@@ -107,7 +107,7 @@ class PShareLora:
         require(math.isfinite(self.ridge) and self.ridge >= 0, "ridge", self.ridge, "at least 0, and finite")
         require(0 <= self.precision < most, "precision", self.precision, f"from 0 to below {most:g}, 2 / lr")
 
-    @property
+    @cached_property
     def body(self) -> LoraReward | LinearLora:
         """Ordinary LoRA on this backbone, which trains both factors."""
         given: dict[str, Any] = {"lr": self.lr, "head_std": self.head_std}
@@ -210,12 +210,38 @@ class PShareLora:
         ``adapt_steps`` from its start. A newcomer without pairs stays at the start.
         """
         whole = self._whole(weights, None if shard is None else shard.client_id, state)
+        work = self._last_steps(shard, state)
+        if work is None:
+            return whole
+        return self.body.train_part(whole, work.pairs, self._marker, work.steps, work.mu, work.rng)
+
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """As ``personalise`` for each: in linear heads all take their steps together."""
+        entries = list(zip(weights, shards, states, strict=True))
+        if not isinstance(self.body, LinearLora):
+            return [self.personalise(*entry) for entry in entries]
+        served = [
+            self._whole(model, None if shard is None else shard.client_id, state)
+            for model, shard, state in entries
+        ]
+        work = {i: self._last_steps(shard, state) for i, (_, shard, state) in enumerate(entries)}
+        found = {i: own for i, own in work.items() if own is not None}
+        if found:
+            pairs, *rest = zip(*found.values(), strict=True)
+            trained = self.body.train_parts([served[i] for i in found], pairs, self._marker, *rest)
+            for i, own in zip(found, trained, strict=True):
+                served[i] = own
+        return served
+
+    def _last_steps(self, shard: Shard | None, state: ClientState) -> _LastSteps | None:
+        """Those before a client is served; None if there are none."""
         steps = self.refit_steps if state.arrays else self.adapt_steps
         if shard is None or len(shard.pairs) == 0 or steps == 0:
-            return whole
+            return None
         rng = generator(self.own_seed, "adapt", shard.client_id)
-        mu = self.precision / len(shard.pairs)
-        return self.body.train_part(whole, shard.pairs, self._marker, steps, mu, rng)
+        return _LastSteps(shard.pairs, steps, self.precision / len(shard.pairs), rng)
 
     @property
     def _marker(self) -> str:
@@ -244,6 +270,15 @@ class PShareLora:
     def _initial(self, rng: np.random.Generator) -> Weights:
         fresh = self.body.fresh(rng)
         return fresh if self.warm_from is None else _trained(self.warm_from, fresh)
+
+
+class _LastSteps(NamedTuple):
+    """Steps on the own factor before it is served: arguments of the body's ``train_part``."""
+
+    pairs: Pairs
+    steps: int
+    mu: float
+    rng: np.random.Generator
 
 
 def _trained(path: str, like: Weights) -> Weights:

@@ -15,7 +15,7 @@ arXiv:2406.08469 (model A). Different here: squared distances, a linear map, the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,8 +24,8 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.kept import feature_differences, feature_sums
-from fedpref.objectives.batches import batch_size, batches, epochs_and_rest
-from fedpref.objectives.blocks import stacks
+from fedpref.objectives.batches import batch_size, batches, drawn, epochs_and_rest
+from fedpref.objectives.blocks import all_finite, stacks
 from fedpref.objectives.ideal_point_cohort import Member, moved_together
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
@@ -121,6 +121,17 @@ class Pal:
             mixture = self._mixture(*self._double(weights), *self._sides(pairs)).weights
         return {**weights, _MIXTURE: mixture}
 
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """As ``personalise`` for each: all mixtures are fitted together."""
+        mixtures = [self._uniform] * len(weights)
+        pairs = {i: shard.pairs for i, shard in enumerate(shards) if shard is not None and len(shard.pairs)}
+        sides = [_sides_of_mixture(*self._double(weights[i]), *self._sides(own)) for i, own in pairs.items()]
+        for i, fit in zip(pairs, self._mixtures(sides), strict=True):
+            mixtures[i] = fit.weights
+        return [{**model, _MIXTURE: own} for model, own in zip(weights, mixtures, strict=True)]
+
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator
     ) -> tuple[Reply, ClientState]:
@@ -137,9 +148,10 @@ class Pal:
         self._check(task)
         if len(shard.pairs) == 0:
             return Reply(dict(task.weights), 0, {}), state
-        work = self._work(task, shard, rng)
+        work = self._work(task, shard)
+        steps = batches(len(work.z), self.batch_pairs, work.steps, rng)
         fit = self._mixture(work.place, work.prototypes, work.z, work.s)
-        return self._reply(work, fit, self._moved(work, fit.weights)), state
+        return self._reply(work, fit, self._moved(work, fit.weights, steps)), state
 
     def answer_cohort(
         self,
@@ -151,43 +163,42 @@ class Pal:
         """As ``answer`` for each: mixtures are fitted together, and so are steps taken."""
         replies: dict[int, Reply] = {}
         works: dict[int, _Work] = {}
-        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
+        for i, (task, shard) in enumerate(zip(tasks, shards, strict=True)):
             self._check(task)
             if len(shard.pairs) == 0:
                 replies[i] = Reply(dict(task.weights), 0, {})
             else:
-                works[i] = self._work(task, shard, rng)
+                works[i] = self._work(task, shard)
         for stack in stacks({i: work.z for i, work in works.items()}, 6 * self.latent_dim):
             together = [works[i] for i in stack]
             sides = [_sides_of_mixture(work.place, work.prototypes, work.z, work.s) for work in together]
-            parts, offsets = [list(side) for side in zip(*sides, strict=True)]
-            fits = simplex_fits(parts, [self._uniform] * len(parts), self.precision, offsets)
+            fits = self._mixtures(sides)
+            pairs = [drawn(len(works[i].z), self.batch_pairs, works[i].steps, rngs[i]) for i in stack]
             members = [
-                Member(work.place, work.prototypes, fit.weights, work.z, work.s, work.batches, work.mu)
-                for work, fit in zip(together, fits, strict=True)
+                Member(work.place, work.prototypes, fit.weights, work.z, work.s, own, work.mu)
+                for work, fit, own in zip(together, fits, pairs, strict=True)
             ]
             with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
                 found = moved_together(members, self.lr)
-            for i, work, fit, *results in zip(stack, together, fits, *found, strict=True):
-                if all(np.isfinite(result).all() for result in results):
-                    place, prototypes, before, after = results
+            entries = zip(stack, together, fits, pairs, all_finite(*found), *found, strict=True)
+            for i, work, fit, own, is_finite, place, prototypes, before, after in entries:
+                if is_finite:
                     losses = {"loss_before": float(before), "loss_after": float(after)}
                     moved = _Moved(place, prototypes, losses, 0)
                 else:  # some step is to be skipped
-                    moved = self._moved(work, fit.weights)
+                    moved = self._moved(work, fit.weights, own.batches())
                 replies[i] = self._reply(work, fit, moved)
         return [(replies[i], state) for i, state in enumerate(states)]
 
-    def _work(self, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
+    def _work(self, task: Task, shard: Shard) -> _Work:
         steps, mu = steps_and_mu(task.settings, self.local_steps, self.lr)
-        drawn = list(batches(len(shard.pairs), self.batch_pairs, steps, rng))
-        return _Work(*self._double(task.weights), *self._sides(shard.pairs), drawn, mu)
+        return _Work(*self._double(task.weights), *self._sides(shard.pairs), steps, mu)
 
-    def _moved(self, work: _Work, mixture: np.ndarray) -> _Moved:
-        """What the steps lead to, one by one."""
-        place, prototypes, z, s, drawn, mu = work
+    def _moved(self, work: _Work, mixture: np.ndarray, steps: Iterable[np.ndarray]) -> _Moved:
+        """What the steps lead to, one by one, given the rows of each."""
+        place, prototypes, z, s, _, mu = work
         before, skipped = _margins(place, mixture @ prototypes, z, s), 0
-        for rows in drawn:
+        for rows in steps:
             by_place, by_point = _gradients(place, mixture @ prototypes, z[rows], s[rows])
             if not (np.isfinite(by_place).all() and np.isfinite(by_point).all()):
                 skipped += 1
@@ -204,7 +215,7 @@ class Pal:
         return _Moved(place, prototypes, losses, skipped)
 
     def _reply(self, work: _Work, fit: SimplexFit, moved: _Moved) -> Reply:
-        steps, num_pairs = len(work.batches), len(work.z)
+        steps, num_pairs = work.steps, len(work.z)
         require_progress(steps, moved.skipped)
         metrics = {
             **moved.losses,
@@ -247,6 +258,11 @@ class Pal:
         parts, offset = _sides_of_mixture(place, prototypes, z, s)
         return simplex_fit(parts, self._uniform, self.precision, offset)
 
+    def _mixtures(self, sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[SimplexFit]:
+        """Of many clients, from what ``_sides_of_mixture`` gives for each."""
+        parts, offsets = [own for own, _ in sides], [own for _, own in sides]
+        return simplex_fits(parts, [self._uniform] * len(parts), self.precision, offsets)
+
     def _sides(self, pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
         return feature_differences(self.backbone, pairs), feature_sums(self.backbone, pairs)
 
@@ -266,7 +282,7 @@ class _Work(NamedTuple):
     prototypes: np.ndarray
     z: np.ndarray
     s: np.ndarray
-    batches: Sequence[np.ndarray]
+    steps: int
     mu: float
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from fedpref.clients.linear_reward import LinearReward
 from fedpref.models.backbone import Backbone
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.convex import convex_fit
+from fedpref.objectives.convex_cohort import convex_fits
 from fedpref.objectives.local import require
 from fedpref.objectives.optimizers import OptimizerName
 from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
@@ -59,7 +61,7 @@ class PersonalRidge:
         require(math.isfinite(self.ridge) and self.ridge > 0, "ridge", self.ridge, "positive and finite")
         _ = self.shared  # its checks are ours
 
-    @property
+    @cached_property
     def shared(self) -> LinearReward:
         """The rule that trains the global head."""
         return LinearReward(
@@ -88,6 +90,18 @@ class PersonalRidge:
             return weights
         head = convex_fit(feature_differences(self.backbone, shard.pairs), weights[_KEY][0], self.ridge)
         return {_KEY: head.astype(np.float32)[None]}
+
+    def personalise_cohort(
+        self, weights: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+    ) -> Sequence[Weights]:
+        """As ``personalise`` for each: all solutions are found together."""
+        served = list(weights)
+        pairs = {i: shard.pairs for i, shard in enumerate(shards) if shard is not None and len(shard.pairs)}
+        differences = [feature_differences(self.backbone, own) for own in pairs.values()]
+        heads = convex_fits(differences, [weights[i][_KEY][0] for i in pairs], self.ridge)
+        for i, head in zip(pairs, heads, strict=True):
+            served[i] = {_KEY: head.astype(np.float32)[None]}
+        return served
 
     def answer(
         self, task: Task, shard: Shard, state: ClientState, rng: np.random.Generator

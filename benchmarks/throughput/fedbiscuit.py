@@ -13,7 +13,9 @@ __all__ = ["JOB"]
 JOB = Job(
     name="fedbiscuit",
     title="FedBiscuit, 3 selectors, a regrouping of everybody each round",
-    rule=lambda batch_pairs: Selector(Given(DIM), init_std=0.05, batch_pairs=batch_pairs),
+    rule=lambda size: Selector(
+        Given(DIM), init_std=0.05, local_steps=size.steps, batch_pairs=size.batch_pairs
+    ),
     strategy=lambda size: FedBiscuit(
         num_selectors=3, warmup_rounds=0, regroup_every=1, cohort_size=size.cohort_size
     ),

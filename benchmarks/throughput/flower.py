@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from dataclasses import asdict
 from typing import Any
 
 from fedpref.benchmarks.throughput.job import SEED, Between, Job, Size
@@ -30,7 +32,7 @@ def flower(job: Job, size: Size, between: Between) -> Weights:
     logging.getLogger("flwr").setLevel(logging.ERROR)  # else some lines a round
     final: dict[str, Any] = {}
     server_app = ServerApp()
-    initial = fresh_from(job.rule(size.batch_pairs), SEED)("global")
+    initial = fresh_from(job.rule(size), SEED)("global")
 
     def main(grid: Any, context: Any) -> None:
         strategy = FedAvg(
@@ -43,7 +45,7 @@ def flower(job: Job, size: Size, between: Between) -> Weights:
             grid,
             ArrayRecord({key: torch.from_numpy(array.copy()) for key, array in initial.items()}),
             num_rounds=size.rounds,
-            train_config=ConfigRecord({"job": job.name, "batch-pairs": size.batch_pairs or 0}),
+            train_config=ConfigRecord({"job": job.name, "size": json.dumps(asdict(size))}),
             evaluate_fn=lambda *_: between(),
         )
         final.update(result.arrays.to_torch_state_dict())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import count
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedpref.benchmarks.throughput.job import descend
+from fedpref.benchmarks.throughput.job import Size, descend
 from fedpref.benchmarks.throughput.variants import JOBS
 
 __all__ = ["app"]
@@ -26,7 +27,7 @@ def train(message: Any, context: Any) -> Any:
     assert peer is not None
     module = peer.module()
     module.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    descend(peer, module, client, int(settings["batch-pairs"]) or None, client, next(_tasks))
+    descend(peer, module, client, Size(**json.loads(str(settings["size"]))), client, next(_tasks))
     metrics = MetricRecord({"num-examples": len(peer.tensors(client)[0])})
     return Message(
         RecordDict({"arrays": ArrayRecord(module.state_dict()), "metrics": metrics}), reply_to=message

@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection
 from statistics import median
 
@@ -55,7 +55,7 @@ def measure(job: str, variants: Sequence[str], size: Size, warm_up: int = 0) -> 
         size: rounds to measure among the rest.
         warm_up: rounds before them.
     """
-    whole = Size(size.num_clients, size.cohort_size, size.rounds + warm_up, size.batch_pairs)
+    whole = replace(size, rounds=size.rounds + warm_up)
     courses = {name: Course() for name in variants}
     with contextlib.ExitStack() as stack:
         turns = {name: stack.enter_context(_process(job, name, whole)) for name in variants}

@@ -35,7 +35,7 @@ def _tensors(client: int) -> Tensors:
 JOB = Job(
     name="linear",
     title="linear Bradley-Terry head, 384 features",
-    rule=lambda batch_pairs: LinearReward(Given(DIM), lr=_LR, batch_pairs=batch_pairs),
+    rule=lambda size: LinearReward(Given(DIM), lr=_LR, local_steps=size.steps, batch_pairs=size.batch_pairs),
     strategy=lambda size: FedAvg(cohort_size=size.cohort_size),
     population=population,
     peer=Peer(_Head, _tensors, torch.optim.SGD, _LR, KEEP),

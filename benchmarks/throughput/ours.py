@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fedpref.benchmarks.throughput.features import KEEP
 from fedpref.benchmarks.throughput.job import SEED, Between, Job, Size
 from fedpref.federation.federation import Federation, Warmable
@@ -10,14 +12,23 @@ from fedpref.simulation.cohort import Cohort
 from fedpref.simulation.executor import Executor
 from fedpref.simulation.inline import Inline
 from fedpref.simulation.ray import RayPool
-from fedpref.types import Weights
+from fedpref.types import ClientRule, Weights
 
-__all__ = ["cohort", "federation", "inline", "ray"]
+__all__ = ["cohort", "federation", "inline", "ray", "uncached"]
 
 
 def inline(job: Job, size: Size, between: Between) -> Weights:
     """One client after the other."""
     return _run(job, size, between, Inline(strict=True))
+
+
+def uncached(job: Job, size: Size, between: Between) -> Weights:
+    """As ``inline``, but every layer runs in every step."""
+
+    def rule(size: Size) -> ClientRule:
+        return replace(job.rule(size), use_cache=False)  # type: ignore[type-var]  # a dataclass, as all are
+
+    return inline(replace(job, rule=rule), size, between)
 
 
 def ray(job: Job, size: Size, between: Between) -> Weights:
@@ -34,7 +45,7 @@ def federation(job: Job, size: Size, executor: Executor) -> Federation:
     """The job as a federation that is evaluated and saved at its ends only."""
     return Federation(
         job.population(size.num_clients),
-        job.rule(size.batch_pairs),
+        job.rule(size),
         job.strategy(size),
         size.rounds,
         SEED,

@@ -31,12 +31,12 @@ def pfl_research(job: Job, size: Size, between: Between) -> Weights:
     assert job.peer is not None
     job.peer.warm(size.num_clients)
     peer, tasks = job.peer, iter(range(10**9))
-    module: Any = peer.fresh(fresh_from(job.rule(size.batch_pairs), SEED)("global"))
+    module: Any = peer.fresh(fresh_from(job.rule(size), SEED)("global"))
     module.metrics = lambda *_: {"nothing": 0.0}
 
     class Steps(Dataset):  # type: ignore[misc]  # its own batches are cut in order, and no epoch may be partial
         def iter(self, batch_size: int | None) -> Iterator[Tensors]:
-            return batches_of(self.raw_data, size.batch_pairs, next(tasks))
+            return batches_of(self.raw_data, size, next(tasks))
 
     class Turns(TrainingProcessCallback):  # type: ignore[misc]
         def on_train_begin(self, *, model: Any) -> Any:

@@ -16,7 +16,7 @@ def plain(job: Job, size: Size, between: Between) -> Weights:
     """Clients drawn without replacement; equal shards, equal weights."""
     assert job.peer is not None
     job.peer.warm(size.num_clients)
-    module = job.peer.fresh(fresh_from(job.rule(size.batch_pairs), SEED)("global"))
+    module = job.peer.fresh(fresh_from(job.rule(size), SEED)("global"))
     parameters = list(module.parameters())
     between()
     for number in range(size.rounds):
@@ -25,7 +25,7 @@ def plain(job: Job, size: Size, between: Between) -> Weights:
         rng = generator(SEED, "plan", number)
         for client in rng.choice(size.num_clients, size=size.cohort_size, replace=False):
             _put(parameters, received)
-            descend(job.peer, module, int(client), size.batch_pairs, number, int(client))
+            descend(job.peer, module, int(client), size, number, int(client))
             with torch.no_grad():
                 for part, parameter in zip(total, parameters, strict=True):
                     part += parameter

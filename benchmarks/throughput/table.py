@@ -28,11 +28,10 @@ def as_json(courses: Mapping[str, Course], cohort_size: int) -> Mapping[str, Map
 
 def as_text(job: Mapping[str, Any]) -> str:
     """A job's figures, as Markdown."""
-    parts = ", ".join(f"{name} {ms:.1f}" for name, ms in job["apart_ms"].items())
-    text = [
-        f"Weights of all variants agree to {max(job['gap'].values()):.0e}. "
-        f"Apart, processor milliseconds a round with `cohort`: {parts}.",
-    ]
+    text = [f"Weights of all variants agree to {max(job['gap'].values()):.0e}."]
+    if job["apart_ms"]:
+        parts = ", ".join(f"{name} {ms:.1f}" for name, ms in job["apart_ms"].items())
+        text[0] += f" Apart, processor milliseconds a round with `cohort`: {parts}."
     for size in job["sizes"]:
         rows = [
             {

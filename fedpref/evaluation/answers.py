@@ -16,7 +16,9 @@ from fedpref.types import (
     ClientState,
     Pairs,
     Personal,
+    PersonalInCohorts,
     Population,
+    Shard,
     Strategy,
     Weights,
 )
@@ -28,6 +30,7 @@ __all__ = [
     "answer_of",
     "answers_of",
     "nothing_kept",
+    "personalised",
     "shared_answers_of",
     "together",
     "voted_answer",
@@ -83,12 +86,24 @@ def answers_of(
     # All served weights stay referenced until the end: an identity is only unique among living objects.
     served = {index: strategy.serve(state, population.held_out[index].client_id) for index in indices}
     if isinstance(rule, Personal):
-        for index, models in served.items():
-            client = population.held_out[index].client_id
-            shard = None if client is None else population.shards[client]
-            own = ClientState() if client is None else kept(client)
-            served[index] = [rule.personalise(model, shard, own) for model in models]
+        return _asked(rule, population, _with_own_parts(rule, population, served, kept))
     return _asked(rule, population, served)
+
+
+def personalised(
+    rule: Personal, models: Sequence[Weights], shards: Sequence[Shard | None], states: Sequence[ClientState]
+) -> list[Weights]:
+    """Each model with its client's own part, in order: all together if the rule can, else one by one.
+
+    Args:
+        rule: adds the parts.
+        models: what each client is served.
+        shards: the clients' training pairs; None for a newcomer without any.
+        states: what the clients keep.
+    """
+    if isinstance(rule, PersonalInCohorts):
+        return list(rule.personalise_cohort(models, shards, states))
+    return [rule.personalise(*each) for each in zip(models, shards, states, strict=True)]
 
 
 def shared_answers_of(
@@ -111,6 +126,26 @@ def shared_answers_of(
     known = [index for index in indices if population.held_out[index].client_id is not None]
     models = [rule.personalise(model, None, ClientState()) for model in strategy.serve(state, None)]
     return _asked(rule, population, dict.fromkeys(known, models))
+
+
+def _with_own_parts(
+    rule: Personal, population: Population, served: Mapping[int, Sequence[Weights]], kept: Kept
+) -> dict[int, list[Weights]]:
+    """What is served to every held-out set, with the part of its client, if that is known."""
+    owners = {index: population.held_out[index].client_id for index in served}
+    shards = {index: None if own is None else population.shards[own] for index, own in owners.items()}
+    states = {index: ClientState() if own is None else kept(own) for index, own in owners.items()}
+    asked = [(index, model) for index, models in served.items() for model in models]
+    found = personalised(
+        rule,
+        [model for _, model in asked],
+        [shards[index] for index, _ in asked],
+        [states[index] for index, _ in asked],
+    )
+    own_models: dict[int, list[Weights]] = {index: [] for index in served}
+    for (index, _), model in zip(asked, found, strict=True):
+        own_models[index].append(model)
+    return own_models
 
 
 def _asked(

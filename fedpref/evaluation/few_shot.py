@@ -14,7 +14,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.evaluation import metrics
-from fedpref.evaluation.answers import voted_answer
+from fedpref.evaluation.answers import personalised, voted_answer
 from fedpref.evaluation.personal import HARM, shared_accuracies
 from fedpref.seeds import generator
 from fedpref.types import ClientRule, ClientState, Personal, Population, Shard, Strategy, Weights
@@ -201,18 +201,23 @@ def _person(
     assert person.shots is not None
     p_chosen = None if truth is None else truth.p_chosen(index)
     num_shots = len(person.shots)
-    sums = np.zeros(len(counts))
-    for resample in range(resamples):
-        order = generator(seed, "few_shot", resample, person.name).permutation(num_shots)
-        for position, count in enumerate(counts):
-            if min(count, num_shots) == 0:
-                continue
-            shard = Shard(_NOBODY, person.name, person.shots.take(order[:count]))
-            adapted = [rule.personalise(model, shard, ClientState()) for model in models]
-            margins = voted_answer(rule, adapted, person.pairs).margins
-            sums[position] += metrics.correctness(margins, p_chosen).mean()
-    shows_none = np.minimum(counts, num_shots) == 0
-    return np.where(shows_none, without, sums / resamples)
+    shown = [count for count in counts if min(count, num_shots) > 0]
+    orders = [
+        generator(seed, "few_shot", resample, person.name).permutation(num_shots)
+        for resample in range(resamples)
+    ]
+    shards = [
+        Shard(_NOBODY, person.name, person.shots.take(order[:count])) for order in orders for count in shown
+    ]
+    adapted = [
+        personalised(rule, [model] * len(shards), shards, [ClientState()] * len(shards)) for model in models
+    ]
+    accuracies = [
+        metrics.correctness(voted_answer(rule, own, person.pairs).margins, p_chosen).mean()
+        for own in zip(*adapted, strict=True)
+    ]
+    means = np.reshape(accuracies, (resamples, len(shown))).mean(axis=0)
+    return np.concatenate([np.full(len(counts) - len(shown), without), means])
 
 
 def _num_shots(population: Population, index: int) -> int:

@@ -16,6 +16,10 @@ from fedpref.types import ClientId
 __all__ = ["Agreement", "Grouping", "adjusted_rand_index", "agreement", "normalised_mutual_information"]
 
 
+_ROUNDING = 1e-12
+"""Nats of mutual information that are none."""
+
+
 @runtime_checkable
 class Grouping(Protocol):
     """A strategy that sorts its clients into groups, each served by a model of its own."""
@@ -50,9 +54,15 @@ def adjusted_rand_index(found: Sequence[int], true: Sequence[int]) -> float:
 
     Source: Hubert and Arabie 1985.
     """
-    from sklearn.metrics import adjusted_rand_score
-
-    return float(adjusted_rand_score(true, found))
+    together = _clients_together(found, true)
+    in_both, in_found, in_true, in_all = (
+        float((counts * (counts - 1) / 2).sum())
+        for counts in (together, together.sum(axis=1), together.sum(axis=0), together.sum())
+    )
+    if in_both == in_found == in_true:
+        return 1.0
+    by_chance = in_found * in_true / in_all
+    return (in_both - by_chance) / ((in_found + in_true) / 2 - by_chance)
 
 
 def normalised_mutual_information(found: Sequence[int], true: Sequence[int]) -> float:
@@ -62,9 +72,29 @@ def normalised_mutual_information(found: Sequence[int], true: Sequence[int]) -> 
 
     Source: Strehl and Ghosh 2002, with the arithmetic mean.
     """
-    from sklearn.metrics import normalized_mutual_info_score
+    together = _clients_together(found, true)
+    if together.size <= 1:
+        return 1.0
+    joint = together / together.sum()
+    of_found, of_true = joint.sum(axis=1), joint.sum(axis=0)
+    shared = _entropy(of_found) + _entropy(of_true) - _entropy(joint)
+    if shared < _ROUNDING:
+        return 0.0
+    return 2 * shared / (_entropy(of_found) + _entropy(of_true))
 
-    return float(normalized_mutual_info_score(true, found))
+
+def _clients_together(found: Sequence[int], true: Sequence[int]) -> np.ndarray:
+    """How many clients are in each found and each true group, one row a found one, float64."""
+    (of_found, rows), (of_true, columns) = (np.unique(each, return_inverse=True) for each in (found, true))
+    counts = np.zeros((len(of_found), len(of_true)))
+    np.add.at(counts, (rows, columns), 1)
+    return counts
+
+
+def _entropy(shares: np.ndarray) -> float:
+    """In nats."""
+    some = shares[shares > 0]
+    return float(-(some * np.log(some)).sum())
 
 
 def agreement(margins: np.ndarray) -> np.ndarray:

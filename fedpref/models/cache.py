@@ -2,6 +2,7 @@
 
 A file is named by the SHA-256 of fingerprint and text, and ends with the SHA-256 of its content. Writers
 replace whole files, so readers and other writers never meet half of one; a damaged file is recomputed.
+Large arrays are mapped from their files, never held: the system drops their pages when it needs the room.
 """
 
 from __future__ import annotations
@@ -18,11 +19,48 @@ import numpy as np
 
 from fedpref.errors import StorageError
 
-__all__ = ["ActivationCache", "cache_folder", "recall"]
+__all__ = ["ActivationCache", "Recent", "cache_folder", "recall"]
 
 _DIGEST_BYTES = 32
-_MEMORY_ENTRIES = 50_000  # also bounds the memory maps held open; Linux allows about 65,000 a process
-_memory: dict[tuple[str, str], np.ndarray] = {}
+_LEAST_MAPPED_BYTES = 16 * 2**10
+"""A map takes whole pages, and Linux allows about 65,000 a process: too few for feature vectors."""
+
+_LOOKS = 64
+"""How often the folder is looked through while as much is written as may be there."""
+
+
+@dataclass
+class Recent:
+    """The values that were asked for last.
+
+    Attributes:
+        max_bytes: of all of them together; those of mapped files count, too.
+        max_entries: each may be a memory map.
+    """
+
+    max_bytes: int = 2 * 2**30
+    max_entries: int = 50_000
+    _values: dict[tuple[str, str], np.ndarray] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def get(self, key: tuple[str, str]) -> np.ndarray | None:
+        """The value, if it is still there; it is now the last to go."""
+        value = self._values.pop(key, None)
+        if value is not None:
+            self._values[key] = value
+        return value
+
+    def keep(self, key: tuple[str, str], value: np.ndarray) -> None:
+        """Keep a new value; the oldest go."""
+        self._values[key] = value
+        self._bytes += value.nbytes
+        while self._bytes > self.max_bytes or len(self._values) > self.max_entries:
+            oldest = self._values.pop(next(iter(self._values)))
+            self._bytes -= oldest.nbytes
+
+
+_recent = Recent()
+_written_bytes: dict[Path, int] = {}  # since this process last looked through the folder
 
 
 def cache_folder() -> Path:
@@ -43,12 +81,10 @@ def recall(
     values = {}
     for text in dict.fromkeys(texts):
         key = (fingerprint, text)
-        value = _memory.get(key)
+        value = _recent.get(key)
         if value is None:
             value = compute(text)
-            while len(_memory) >= _MEMORY_ENTRIES:
-                del _memory[next(iter(_memory))]
-            _memory[key] = value
+            _recent.keep(key, value)
         values[text] = value
     return values
 
@@ -60,7 +96,7 @@ class ActivationCache:
     Attributes:
         fingerprint: identity of the function whose values are kept.
         folder: where; shared by all processes and runs of a machine.
-        max_bytes: the oldest files go when all of them together exceed this.
+        max_bytes: the oldest files go when all of them together exceed this; a process may be late by 1/64.
     """
 
     fingerprint: str
@@ -73,7 +109,7 @@ class ActivationCache:
         return self.folder / name[:2] / f"{name}.npy"
 
     def read(self, text: str) -> np.ndarray | None:
-        """The value, mapped into memory read-only; None if it is absent or damaged."""
+        """The value, read-only, mapped into memory unless it is small; None if it is absent or damaged."""
         path = self.path(text)
         try:
             content = path.read_bytes()
@@ -82,11 +118,16 @@ class ActivationCache:
         body, digest = content[:-_DIGEST_BYTES], content[-_DIGEST_BYTES:]
         if hashlib.sha256(body).digest() != digest:
             return None
+        value: np.ndarray
+        if len(body) < _LEAST_MAPPED_BYTES:
+            value = np.load(io.BytesIO(body), allow_pickle=False)
+            value.setflags(write=False)
+            return value
         try:
-            mapped: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
+            value = np.load(path, mmap_mode="r", allow_pickle=False)
         except FileNotFoundError:  # trimmed by another process since
             return None
-        return mapped
+        return value
 
     def write(self, text: str, value: np.ndarray) -> None:
         """Keep a value; concurrent writers of one text replace each other whole.
@@ -113,6 +154,10 @@ class ActivationCache:
                 f"the activation cache {self.folder} cannot be written ({error}); "
                 "set FEDPREF_CACHE to a writable folder with room"
             ) from error
+        written = _written_bytes.get(self.folder, self.max_bytes) + len(body)  # a first look at once
+        _written_bytes[self.folder] = written
+        if written > self.max_bytes // _LOOKS:
+            self.trim()
 
     def recall(self, texts: Sequence[str], compute: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
         """The value of every distinct text: from memory, else from disk, else from ``compute``.
@@ -120,24 +165,16 @@ class ActivationCache:
         ``compute`` sees one text at a time, so that a value cannot depend on its neighbours; it sees
         them in order of length, so that buffers of one size are used again.
         """
-        wrote = False
+        return recall(self.fingerprint, _by_length(texts), lambda text: self._load(text, compute))
 
-        def load(text: str) -> np.ndarray:
-            nonlocal wrote
-            value = self.read(text)
-            if value is None:
-                value = compute(text)
-                self.write(text, value)
-                wrote = True
-            return value
-
-        values = recall(self.fingerprint, sorted(texts, key=lambda text: (len(text), text)), load)
-        if wrote:
-            self.trim()
-        return values
+    def fill(self, texts: Sequence[str], compute: Callable[[str], np.ndarray]) -> None:
+        """As ``recall`` for texts of which memory may not hold all values at once: it ends with the last."""
+        for text in _by_length(texts):
+            self.recall([text], compute)
 
     def trim(self) -> None:
         """Delete the oldest files until at most ``max_bytes`` are left."""
+        _written_bytes[self.folder] = 0
         found = []
         for path in self.folder.glob("*/*.npy"):
             try:
@@ -151,3 +188,17 @@ class ActivationCache:
                 return
             path.unlink(missing_ok=True)
             total -= size
+
+    def _load(self, text: str, compute: Callable[[str], np.ndarray]) -> np.ndarray:
+        value = self.read(text)
+        if value is None:
+            computed = compute(text)
+            self.write(text, computed)
+            value = self.read(text)
+            if value is None:  # trimmed at once
+                return computed
+        return value
+
+
+def _by_length(texts: Sequence[str]) -> list[str]:
+    return sorted(set(texts), key=lambda text: (len(text), text))

@@ -106,8 +106,8 @@ class ChoiceHead:
     def warm(self, populations: Sequence[Pairs]) -> None:
         """Compute and keep the activations of all these pairs in both orders."""
         texts = [text for pairs in populations for both in self.texts(pairs) for text in both]
-        if self.use_cache and self._model().lora.is_split:
-            self._model().lora.states(texts)
+        if self.use_cache:
+            self._model().lora.warm(texts)
 
     def both_orders(self, weights: Weights, pairs: Pairs, rows: np.ndarray) -> np.ndarray:
         """Logits of both orders of the pairs at ``rows``, shape (num_rows, 2), float64."""

@@ -109,7 +109,7 @@ def export_adapter(
             PEFT would take for a part of a key.
     """
     check_name(folder)
-    model, tokenizer = lora_model(checkpoint, lora), load_tokenizer(checkpoint)
+    model, tokenizer = lora_model(checkpoint.exact, lora), load_tokenizer(checkpoint)
     model.load(weights)
     some = pairs.take(range(min(NUM_REFERENCE_PAIRS, len(pairs))))
     texts = [

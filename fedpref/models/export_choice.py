@@ -73,7 +73,8 @@ def export_selector(
         ConfigurationError: the weights do not fit, or the name of the folder contains "lora".
     """
     check_name(folder)
-    model, tokenizer = choice_model(checkpoint, lora, template, tuple(choices)), load_tokenizer(checkpoint)
+    model = choice_model(checkpoint.exact, lora, template, tuple(choices))
+    tokenizer = load_tokenizer(checkpoint)
     model.lora.load(weights)
     texts = [
         both_texts(checkpoint, template, prompt, str(chosen), str(rejected))

@@ -1,4 +1,4 @@
-"""The features of a backbone and nothing else of it: rules that would train a transformer take a linear head."""
+"""The features of a backbone and nothing else: rules that would train a transformer take a linear head."""
 
 from __future__ import annotations
 

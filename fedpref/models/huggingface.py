@@ -11,6 +11,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.cache import ActivationCache
+from fedpref.models.precision import DeviceName, Kept, Precision
 from fedpref.models.text import NUM_LENGTH_FEATURES, join, length_features, require_text, scaled
 from fedpref.models.transformer import Checkpoint, encode, load_model
 
@@ -38,6 +39,9 @@ class HuggingFace:
         layers: which hidden states: 0 is the embedding, 1 the first layer, -1 the last.
         length: append two features of the response's length.
         folder: a verified local copy of the hub's files, else None.
+        precision: "float32", or "bfloat16" for the layers' matrix products.
+        device: "cpu", or "cuda" for the first GPU that the process sees.
+        activations: "float32", or "float16" to keep hidden states for training in half the room.
 
     Raises:
         ConfigurationError: an unknown pooling, no layers, or what ``Checkpoint`` refuses.
@@ -50,6 +54,9 @@ class HuggingFace:
     layers: tuple[int, ...] = (-1,)
     length: bool = True
     folder: str | None = None
+    precision: Precision = "float32"
+    device: DeviceName = "cpu"
+    activations: Kept = "float32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))  # a list, when it comes from YAML
@@ -64,7 +71,15 @@ class HuggingFace:
     @property
     def checkpoint(self) -> Checkpoint:
         """The transformer, for rules that train inside it."""
-        return Checkpoint(self.model, self.revision, self.max_tokens, self.folder)
+        return Checkpoint(
+            self.model,
+            self.revision,
+            self.max_tokens,
+            self.folder,
+            self.precision,
+            self.device,
+            self.activations,
+        )
 
     @property
     def dim(self) -> int:

@@ -14,6 +14,7 @@ import torch
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.cache import ActivationCache, recall
+from fedpref.models.precision import Kept
 from fedpref.models.split import capture, injected, layer_list
 from fedpref.models.transformer import Checkpoint, encode, load_model, load_tokenizer
 from fedpref.models.work import Cost, cost, matrices_met
@@ -112,7 +113,7 @@ class LoraModel:
     def memory_bytes(self, texts: Sequence[str], use_cache: bool, copies: int) -> int:
         """All parameters, further copies of the trainable ones, and what is kept for these texts.
 
-        Kept, if the cache is used, is a hidden state in float32 for each token of each distinct text.
+        Kept, if the cache is used, is a hidden state for each token of each distinct text.
 
         Args:
             texts: all texts of a client.
@@ -122,7 +123,8 @@ class LoraModel:
         model: int = sum(p.numel() * p.element_size() for p in self.peft.parameters())
         trainable = sum(p.numel() * p.element_size() for p in self.trainable.values())
         num_kept = sum(map(len, self.tokens(texts).values())) if use_cache and self.is_split else 0
-        return model + copies * trainable + 4 * int(self.peft.config.hidden_size) * num_kept
+        bytes_each = np.dtype(self._checkpoint.activations).itemsize
+        return model + copies * trainable + bytes_each * int(self.peft.config.hidden_size) * num_kept
 
     def activation_bytes(self, texts: Sequence[str], num_texts: int) -> int:
         """Room for what ``num_texts`` of the texts, were they the longest, leave for the way back.
@@ -200,14 +202,12 @@ class LoraModel:
 
     def states(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Hidden states of every distinct text as they enter the first trainable layer, from the cache."""
-        tokens = self.tokens(texts)
+        return self._cache.recall(texts, self._states)
 
-        def compute(text: str) -> np.ndarray:
-            ids = torch.from_numpy(tokens[text]).to(self.peft.device)
-            return capture(self.peft, self._layers[self._first], ids)
-
-        name = f"states-{self._checkpoint.fingerprint}-{self._first}"
-        return ActivationCache(name).recall(texts, compute)
+    def warm(self, texts: Sequence[str]) -> None:
+        """Compute the hidden states of all these texts, if a cache keeps them."""
+        if self.is_split:
+            self._cache.fill(texts, self._states)
 
     def rewards(self, texts: Sequence[str], use_cache: bool = True) -> torch.Tensor:
         """Reward of each text, shape (num_texts,), differentiable; arguments as in ``read``."""
@@ -251,24 +251,33 @@ class LoraModel:
             rows_a_pass: how many run at once.
         """
         tokens = self.tokens([text for text, _ in rows])
-        states = self.states(list(tokens)) if use_cache and self.is_split else None
         passes, parts = _passes(rows, tokens, rows_a_pass), []
         for some in passes:
             inputs, owners = self._inputs([tokens[text] for text, _ in some]), [owner for _, owner in some]
-            if states is None:
+            if not (use_cache and self.is_split):
                 parts.append(output(inputs, owners))
                 continue
-            cached = _padded([states[text] for text, _ in some], 0.0).to(self.peft.device)
+            states = self.states([text for text, _ in some])
+            cached = _padded([states[text] for text, _ in some], 0.0, self.peft.device).float()
             with injected(self._layers[: self._first], self._layers[self._first], cached):
                 parts.append(output(inputs, owners))
         place = {row: n for n, row in enumerate(row for some in passes for row in some)}
         return torch.cat(parts)[[place[row] for row in rows]]
 
+    @property
+    def _cache(self) -> ActivationCache:
+        at = self._checkpoint
+        return ActivationCache(f"states-{at.fingerprint}-{self._first}-{at.activations}")
+
+    def _states(self, text: str) -> np.ndarray:
+        ids = torch.from_numpy(self.tokens([text])[text]).to(self.peft.device)
+        return _as_kept(capture(self.peft, self._layers[self._first], ids), self._checkpoint.activations)
+
     def _inputs(self, ids: Sequence[np.ndarray]) -> dict[str, torch.Tensor]:
         pad = load_tokenizer(self._checkpoint).pad_token_id
         return {
-            "input_ids": _padded(ids, pad).to(self.peft.device),
-            "attention_mask": _padded([np.ones_like(row) for row in ids], 0).to(self.peft.device),
+            "input_ids": _padded(ids, pad, self.peft.device),
+            "attention_mask": _padded([np.ones_like(row) for row in ids], 0, self.peft.device),
         }
 
 
@@ -280,12 +289,23 @@ def _passes(
     return [ordered[start : start + size] for start in range(0, len(ordered), size)]
 
 
-def _padded(rows: Sequence[np.ndarray], value: float) -> torch.Tensor:
-    length = max(len(row) for row in rows)
-    padded = np.full((len(rows), length, *rows[0].shape[1:]), value, dtype=rows[0].dtype)
-    for row, target in zip(rows, padded, strict=True):
+def _padded(rows: Sequence[np.ndarray], value: float, device: torch.device) -> torch.Tensor:
+    """Rows of equal length on a device; a GPU copies from pinned memory while this process goes on."""
+    shape = (len(rows), max(map(len, rows)), *rows[0].shape[1:])
+    dtype = torch.from_numpy(np.empty(0, rows[0].dtype)).dtype
+    padded = torch.full(shape, value, dtype=dtype, pin_memory=device.type == "cuda")
+    for row, target in zip(rows, padded.numpy(), strict=True):
         target[: len(row)] = row
-    return torch.from_numpy(padded)
+    return padded.to(device, non_blocking=True)
+
+
+def _as_kept(states: np.ndarray, kind: Kept) -> np.ndarray:
+    largest, bound = np.abs(states).max(), np.finfo(kind).max
+    if bound < largest < np.inf:
+        raise ConfigurationError(
+            f"backbone.activations={kind}: a hidden state of {largest:.3g} is beyond its {bound}; use float32"
+        )
+    return states.astype(kind, copy=False)
 
 
 def _with_lora(base: Any, checkpoint: Checkpoint, lora: Lora, layers: Sequence[int]) -> Any:

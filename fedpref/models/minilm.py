@@ -12,6 +12,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.huggingface import HuggingFace
+from fedpref.models.precision import DeviceName, Kept, Precision, check_precision, rounding
 from fedpref.models.text import NUM_LENGTH_FEATURES, require_text
 from fedpref.models.transformer import Checkpoint, file_sha256
 
@@ -35,6 +36,12 @@ class MiniLM:
             predict real judgements better than either (chosen on training pairs).
         length: append the length features.
         max_tokens: longer texts lose their end; the model was trained on 256, and reads up to 512.
+        precision: "float32", or "bfloat16" for the layers' matrix products.
+        device: "cpu", or "cuda" for the first GPU that the process sees.
+        activations: "float32", or "float16" to keep hidden states for training in half the room.
+
+    Raises:
+        ConfigurationError: an unknown precision, device or kind of activations.
 
     Source: Wang et al. 2020, arXiv:2002.10957 (MiniLM); Reimers and Gurevych 2019, arXiv:1908.10084.
     """
@@ -42,9 +49,13 @@ class MiniLM:
     layers: tuple[int, ...] = (4, 6)
     length: bool = True
     max_tokens: int = 512
+    precision: Precision = "float32"
+    device: DeviceName = "cpu"
+    activations: Kept = "float32"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))  # a list, when it comes from YAML
+        check_precision(self.precision, self.device, self.activations)
 
     @property
     def dim(self) -> int:
@@ -55,7 +66,8 @@ class MiniLM:
     def fingerprint(self) -> str:
         """Identity of the function: the same wherever the files come from."""
         layers = "+".join(map(str, self.layers))
-        return f"minilm-{WEIGHTS_SHA256[:16]}-{layers}-{int(self.length)}-{self.max_tokens}"
+        size = f"{int(self.length)}-{self.max_tokens}{rounding(self.precision, self.device)}"
+        return f"minilm-{WEIGHTS_SHA256[:16]}-{layers}-{size}"
 
     @property
     def checkpoint(self) -> Checkpoint:
@@ -64,7 +76,10 @@ class MiniLM:
         Raises:
             ConfigurationError: the files are not to be had, or are not the published ones.
         """
-        return Checkpoint(MODEL, REVISION, self.max_tokens, str(verified(_folder())))
+        folder = str(verified(_folder()))
+        return Checkpoint(
+            MODEL, REVISION, self.max_tokens, folder, self.precision, self.device, self.activations
+        )
 
     def features(self, prompts: Sequence[str], responses: Sequence[str] | np.ndarray) -> np.ndarray:
         """Features of (prompt, response), shape (num_responses, dim), float32.
@@ -75,7 +90,14 @@ class MiniLM:
         require_text("minilm", responses)
         at = self.checkpoint
         pooled = HuggingFace(
-            at.model, at.revision, at.max_tokens, layers=self.layers, length=self.length, folder=at.folder
+            at.model,
+            at.revision,
+            at.max_tokens,
+            layers=self.layers,
+            length=self.length,
+            folder=at.folder,
+            precision=at.precision,
+            device=at.device,
         )
         return pooled.features(prompts, responses)
 

@@ -64,7 +64,7 @@ def capture(model: torch.nn.Module, first: torch.nn.Module, ids: torch.Tensor) -
         pass
     finally:
         hook.remove()
-    states: np.ndarray = kept[0][0].cpu().numpy()
+    states: np.ndarray = kept[0][0].float().cpu().numpy()  # NumPy has no bfloat16
     return states
 
 

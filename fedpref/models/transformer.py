@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,15 @@ from typing import Any
 import numpy as np
 
 from fedpref.errors import ConfigurationError
+from fedpref.models.precision import (
+    DeviceName,
+    Kept,
+    Precision,
+    check_precision,
+    multiply_in_bfloat16,
+    require_device,
+    rounding,
+)
 
 __all__ = [
     "Checkpoint",
@@ -32,24 +41,32 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A transformer by name.
+    """A transformer by name, and how it computes.
 
     Attributes:
         model: hub id, or a local folder.
         revision: commit of a hub id; None for a folder.
         max_tokens: longer texts lose their end.
         folder: a copy of the hub's files on this machine, already verified; else None.
+        precision: of the layers' matrix products.
+        device: where it lives.
+        activations: what the hidden states are kept as that enter the first trainable layer.
 
     Raises:
-        ConfigurationError: a hub id without a revision, a folder that lacks a model, or no tokens.
+        ConfigurationError: a hub id without a revision, a folder that lacks a model, no tokens, or an unknown
+            precision, device or kind of activations.
     """
 
     model: str
     revision: str | None = None
     max_tokens: int = 512
     folder: str | None = None
+    precision: Precision = "float32"
+    device: DeviceName = "cpu"
+    activations: Kept = "float32"
 
     def __post_init__(self) -> None:
+        check_precision(self.precision, self.device, self.activations)
         if self.max_tokens < 1:
             raise ConfigurationError(f"backbone.max_tokens: {self.max_tokens} must be at least 1")
         if Path(self.model).is_dir():
@@ -68,9 +85,14 @@ class Checkpoint:
 
     @property
     def fingerprint(self) -> str:
-        """Identity of weights, tokenizer and truncation."""
+        """Identity of weights, tokenizer and truncation, and of what rounds results differently."""
         pinned = f"{self.model}@{self.revision}" if self.revision else _folder_sha256(self.model)[:16]
-        return f"{pinned}-{self.max_tokens}"
+        return f"{pinned}-{self.max_tokens}{rounding(self.precision, self.device)}"
+
+    @property
+    def exact(self) -> Checkpoint:
+        """The same transformer in float32 on a processor: everybody can repeat what it says."""
+        return replace(self, precision="float32", device="cpu")
 
 
 def file_sha256(path: Path) -> str:
@@ -149,14 +171,14 @@ def is_causal_lm(checkpoint: Checkpoint) -> bool:
 
 
 def load_model(checkpoint: Checkpoint, reward: bool = False) -> Any:
-    """A fresh copy of the frozen model, float32, without dropout, on torch's default device.
+    """A fresh copy of the frozen model, float32, without dropout, on its device and in its precision.
 
     Args:
         checkpoint: which.
         reward: with a head of one output (``num_labels=1``), to be overwritten, instead of none.
 
     Raises:
-        ConfigurationError: it cannot be loaded.
+        ConfigurationError: it cannot be loaded, or there is no such device.
     """
     from transformers import AutoModel, AutoModelForSequenceClassification
 
@@ -175,6 +197,7 @@ def load_causal_lm(checkpoint: Checkpoint) -> Any:
 def _load(checkpoint: Checkpoint, kind: Any, **options: Any) -> Any:
     import torch
 
+    require_device(checkpoint.device)
     try:
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
@@ -190,7 +213,9 @@ def _load(checkpoint: Checkpoint, kind: Any, **options: Any) -> Any:
     model.config.pad_token_id = load_tokenizer(checkpoint).pad_token_id
     model.config.use_cache = False
     model.name_or_path = checkpoint.model  # what adapters name as their base: never a folder of this machine
-    return model.to(torch.get_default_device()).eval().requires_grad_(False)
+    if checkpoint.precision == "bfloat16":
+        multiply_in_bfloat16(model.base_model, checkpoint.device)
+    return model.to(checkpoint.device).eval().requires_grad_(False)
 
 
 def encode(checkpoint: Checkpoint, text: str) -> np.ndarray:

@@ -12,9 +12,10 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
+from fedpref.objectives.batches import Drawn
 from fedpref.types import Weights
 
-__all__ = ["Blocks", "once_each", "stacks"]
+__all__ = ["Blocks", "all_finite", "once_each", "stacks"]
 
 _T = TypeVar("_T")
 _Key = TypeVar("_Key")
@@ -64,58 +65,65 @@ class Blocks(NamedTuple):
 
     def combined(self, weights: np.ndarray) -> np.ndarray:
         """Each client's rows, summed with K weights a row, (num_blocks, K, 32): (num_clients, K, dim)."""
-        result: np.ndarray = np.add.reduceat(weights @ self.rows, self.starts, axis=0)
-        return result
+        return self._summed(weights @ self.rows)
 
     def sums(self, values: np.ndarray) -> np.ndarray:
         """Sums of K values a row over each client's rows, (num_blocks, K, 32): shape (num_clients, K)."""
         by_block = (values * self.filled[:, None]).sum(axis=2)
-        result: np.ndarray = np.add.reduceat(by_block, self.starts, axis=0)
-        return result
+        return self._summed(by_block)
 
-    def shares(self, batches: Sequence[Sequence[np.ndarray]]) -> np.ndarray:
+    def split(self, values: np.ndarray) -> list[np.ndarray]:
+        """Values of each client's rows, shape (num_rows,), from those of all rows, (num_blocks, 1, 32)."""
+        ends = (_ROWS * self.starts + self.counts).tolist()
+        flat, lengths = values.reshape(-1), self.counts.tolist()
+        return [flat[end - length : end] for end, length in zip(ends, lengths, strict=True)]
+
+    def shares(self, drawn: Sequence[Drawn]) -> np.ndarray:
         """Weight of each row in the mean over each of its client's batches, 0 where that has no more.
 
         Args:
-            batches: of each client, row numbers batch by batch.
+            drawn: the batches of each client.
 
         Returns:
             Shape (most batches, num_blocks, 1, 32).
         """
-        most = max(len(own) for own in batches)
+        most = max(own.num_steps for own in drawn)
         shares = np.zeros((most, *self.filled.shape))
         flat = shares.reshape(most, self.filled.size)
-        for own, start in zip(batches, (_ROWS * self.starts).tolist(), strict=True):
-            for number, rows in enumerate(own):
-                flat[number, start + rows] = 1 / len(rows)
+        for own, start in zip(drawn, (_ROWS * self.starts).tolist(), strict=True):
+            flat[own.steps, start + own.rows] = own.shares
         return shares[:, :, None]
 
-    def squares(self) -> list[np.ndarray]:
-        """Distinct entries of each row's outer product, one array a client, (dim (dim + 1) / 2, num_rows)."""
-        upper, lower, _ = _triangle(self.rows.shape[2])
-        columns = [own.reshape(-1, own.shape[2]).T.copy() for own in np.split(self.rows, self.starts[1:])]
-        return [own[upper] * own[lower] for own in columns]
+    def second_moments(self, count: int) -> Callable[[np.ndarray], np.ndarray]:
+        """The function that sums the outer products of each client's rows, with K weights a row.
 
-    def second_moments(self, weights: np.ndarray, squares: Sequence[np.ndarray]) -> np.ndarray:
-        """Sums over each client's rows of their outer products, with K weights a row.
+        It takes weights of shape (num_blocks, K, 32), and gives (num_clients, K, dim, dim).
 
         Args:
-            weights: shape (num_blocks, K, 32).
-            squares: of these blocks.
-
-        Returns:
-            Shape (num_clients, K, dim, dim).
+            count: K.
         """
-        count, dim = weights.shape[1], self.rows.shape[2]
-        by_component = weights.swapaxes(0, 1).reshape(count, -1)
-        distinct = np.empty((len(squares), count, len(squares[0])))
-        start = 0
-        for own, found in zip(squares, distinct, strict=True):  # one large product a client is the fastest
-            np.matmul(by_component[:, start : start + own.shape[1]], own.T, out=found)
-            start += own.shape[1]
-        *_, place = _triangle(dim)
-        moments: np.ndarray = np.take(distinct, place, axis=2)
+        if count == 1:
+            columns = self.rows.swapaxes(1, 2).copy()
+            return lambda weights: self._summed((weights * columns) @ self.rows)[:, None]
+        upper, lower, place = _triangle(self.rows.shape[2])
+        owned = [own.reshape(-1, own.shape[2]).T.copy() for own in np.split(self.rows, self.starts[1:])]
+        squares = [own[upper] * own[lower] for own in owned]  # distinct entries of each row's outer product
+
+        def moments(weights: np.ndarray) -> np.ndarray:
+            by_component = weights.swapaxes(0, 1).reshape(count, -1)
+            distinct, start = np.empty((len(squares), count, len(upper))), 0
+            for own, found in zip(squares, distinct, strict=True):  # one large product a client: the fastest
+                np.matmul(by_component[:, start : start + own.shape[1]], own.T, out=found)
+                start += own.shape[1]
+            result: np.ndarray = np.take(distinct, place, axis=2)
+            return result
+
         return moments
+
+    def _summed(self, values: np.ndarray) -> np.ndarray:
+        """Sums over each client's blocks, the first axis."""
+        result: np.ndarray = np.add.reduceat(values, self.starts, axis=0)
+        return result
 
 
 @lru_cache(maxsize=8)
@@ -144,6 +152,13 @@ def stacks(differences: Mapping[_Key, np.ndarray], numbers_a_row: int) -> Iterat
         stack[key] = rows
     if stack:
         yield stack
+
+
+def all_finite(*arrays: np.ndarray) -> list[bool]:
+    """Of each client: all its values are finite; clients are the first axis of every array."""
+    finite = [np.isfinite(array).reshape(len(array), -1).all(axis=1) for array in arrays]
+    result: list[bool] = np.logical_and.reduce(finite).tolist()
+    return result
 
 
 def once_each(received: Sequence[Weights], compute: Callable[[Weights], _T]) -> list[_T]:

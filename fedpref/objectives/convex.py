@@ -12,6 +12,7 @@ classification networks", for the Laplace evidence.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -102,6 +103,7 @@ def precision_of(covariance: np.ndarray, least_variance: float) -> np.ndarray:
     return inverse
 
 
+@lru_cache(maxsize=4096)  # a cohort asks for few different ones, many times
 def laplace_flops(
     num_pairs: int, dim: int, is_diagonal: bool = False, directions: int = 1, evaluations: int = 1
 ) -> float:

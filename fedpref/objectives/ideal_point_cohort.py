@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedpref.objectives.batches import Drawn
 from fedpref.objectives.blocks import Blocks
 from fedpref.objectives.convex_cohort import pair_losses
 from fedpref.objectives.margin import bradley_terry_pull
@@ -26,7 +27,7 @@ class Member(NamedTuple):
         mixture: its weights of the prototypes, shape (K,).
         differences: z of each pair, shape (num_pairs, H); at least one pair.
         sums: s of each pair, same shape.
-        batches: row numbers of each step's pairs.
+        drawn: the pairs of each step.
         mu: pull to what was received.
     """
 
@@ -35,7 +36,7 @@ class Member(NamedTuple):
     mixture: np.ndarray
     differences: np.ndarray
     sums: np.ndarray
-    batches: Sequence[np.ndarray]
+    drawn: Drawn
     mu: float
 
 
@@ -61,7 +62,7 @@ def moved_together(members: Sequence[Member], lr: float) -> IdealPoints:
     first_prototypes = prototypes = np.stack([member.prototypes for member in members])
     mixtures = np.stack([member.mixture for member in members])[:, None]
     mu = np.array([member.mu for member in members])[:, None, None]
-    lengths = np.array([len(member.batches) for member in members])
+    lengths = np.array([member.drawn.num_steps for member in members])
 
     def latent() -> tuple[np.ndarray, np.ndarray]:
         """``M z``, and from ``M s`` to twice the ideal point, shapes (num_blocks, D, 32)."""
@@ -75,7 +76,7 @@ def moved_together(members: Sequence[Member], lr: float) -> IdealPoints:
         return means
 
     before = losses()
-    for number, shares in enumerate(z.shares([member.batches for member in members])):
+    for number, shares in enumerate(z.shares([member.drawn for member in members])):
         moved, away = latent()
         pull = shares * bradley_terry_pull((away * moved).sum(axis=1, keepdims=True))
         by_place = s.combined(pull * moved) - z.combined(pull * away)

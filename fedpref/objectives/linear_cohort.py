@@ -2,8 +2,9 @@
 
 Gradient steps move a head along the pairs of its own shard only, ``w = a w_0 + Z^T alpha``. Where a shard has
 few pairs for its dimension steps are taken on ``a`` and ``alpha``, and the Gram matrix G = Z Z^T gives the
-margins ``a Z w_0 + G alpha``: no step reads a feature. Where it has many, the steps are taken on ``w``.
-Shards of similar size are padded to one; a pair that is not in a batch has weight 0, and so has padding.
+margins ``a Z w_0 + G alpha``: no step reads a feature. There, shards of similar size are padded to one. Where
+it has many, the steps are taken on ``w``, and shards lie in blocks. A pair that is not in a batch has weight
+0, and so has padding.
 
 Source: the representer theorem, Kimeldorf and Wahba 1971; the steps are those of ``linear_reward``.
 """
@@ -16,12 +17,13 @@ from typing import NamedTuple
 import numpy as np
 
 from fedpref.objectives.batches import Drawn
+from fedpref.objectives.blocks import Blocks, stacks
 from fedpref.objectives.margin import bradley_terry_pull
 
 __all__ = ["Course", "Member", "Trained", "cheapest", "trained"]
 
 _LARGEST_STACK = 2**23
-"""Numbers in one padded array: 64 MB of float64."""
+"""Numbers in one padded array: 32 MB of float32."""
 
 _PADDING = 1.25
 """How much larger the largest shard of a stack may be than the smallest."""
@@ -87,18 +89,23 @@ def trained(members: Sequence[Member], lr: float, l2: float, mu: float) -> list[
         l2: ridge penalty.
         mu: pull to the received head, FedProx's.
     """
+    by_gram = [i for i, member in enumerate(members) if member.gram is not None]
+    others = {i: member.differences for i, member in enumerate(members) if member.gram is None}
+    most_steps = max((members[i].drawn.num_steps for i in others), default=0)
     results: dict[int, Trained] = {}
-    for stack in _stacks(members):
-        chosen = [members[i] for i in stack]
-        steps = _by_gram if chosen[0].gram is not None else _on_the_head
-        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by the caller
-            results.update(zip(stack, steps(chosen, lr, l2, mu), strict=True))
+    with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found by the caller
+        for stack in _similar(members, by_gram):
+            after = _by_gram([members[i] for i in stack], lr, l2, mu)
+            results.update(zip(stack, after, strict=True))
+        for part in stacks(others, most_steps):
+            after = _on_the_head(Blocks.of(list(part.values())), [members[i] for i in part], lr, l2, mu)
+            results.update(zip(part, after, strict=True))
     return [results[i] for i in range(len(members))]
 
 
 def _by_gram(members: Sequence[Member], lr: float, l2: float, mu: float) -> list[Trained]:
     """Steps on ``a`` and ``alpha``, float32."""
-    shares = _shares(members, np.float32)
+    shares = _shares(members)
     steps, count, width = shares.shape
     gram = np.zeros((count, width, width), np.float32)
     first = np.zeros((count, width), np.float32)
@@ -125,58 +132,41 @@ def _by_gram(members: Sequence[Member], lr: float, l2: float, mu: float) -> list
     return found
 
 
-def _on_the_head(members: Sequence[Member], lr: float, l2: float, mu: float) -> list[Trained]:
+def _on_the_head(blocks: Blocks, members: Sequence[Member], lr: float, l2: float, mu: float) -> list[Trained]:
     """Steps on ``w``, float64."""
-    shares = _shares(members, np.float64)
-    steps, count, width = shares.shape
-    dim = len(members[0].start)
-    z = np.zeros((count, width, dim))
-    for i, member in enumerate(members):
-        z[i, : len(member.differences)] = member.differences
-    start = np.stack([member.start for member in members])
-    heads = start.copy()
-    first = margins = np.matmul(z, heads[:, :, None])[:, :, 0]
-    for step in range(steps):
-        ascent = np.matmul((shares[step] * bradley_terry_pull(margins))[:, None], z)[:, 0]
+    heads = start = np.stack([member.start for member in members])[:, None]
+    lengths = np.array([member.drawn.num_steps for member in members])[:, None, None]
+    first = margins = blocks.products(heads)
+    for number, shares in enumerate(blocks.shares([member.drawn for member in members])):
+        ascent = blocks.combined(shares * bradley_terry_pull(margins))
         if l2 > 0 or mu > 0:
-            works = shares[step].any(axis=1, keepdims=True)
-            ascent = ascent - works * (l2 * heads + mu * (heads - start))
+            ascent = ascent - (number < lengths) * (l2 * heads + mu * (heads - start))
         heads = heads + lr * ascent
-        margins = np.matmul(z, heads[:, :, None])[:, :, 0]
-    return [
-        Trained(heads[i], first[i, : len(m.differences)], margins[i, : len(m.differences)])
-        for i, m in enumerate(members)
-    ]
+        margins = blocks.products(heads)
+    return list(map(Trained, heads[:, 0], blocks.split(first), blocks.split(margins)))
 
 
-def _shares(members: Sequence[Member], dtype: type[np.floating]) -> np.ndarray:
-    """Weight of each pair in each step's mean, shape (steps, num_members, most pairs)."""
+def _shares(members: Sequence[Member]) -> np.ndarray:
+    """Weight of each pair in each step's mean, shape (steps, num_members, most pairs), float32."""
     steps = max(member.drawn.num_steps for member in members)
     width = max(len(member.differences) for member in members)
-    shares = np.zeros((steps, len(members), width), dtype)
+    shares = np.zeros((steps, len(members), width), np.float32)
     for i, member in enumerate(members):
         shares[member.drawn.steps, i, member.drawn.rows] = member.drawn.shares
     return shares
 
 
-def _stacks(members: Sequence[Member]) -> list[list[int]]:
-    """Positions of members to be stacked: of one kind, of similar size, and not too many at a time."""
-    stacks: list[list[int]] = []
-    order = sorted(range(len(members)), key=lambda i: (members[i].gram is None, len(members[i].differences)))
-    for i in order:
+def _similar(members: Sequence[Member], positions: Sequence[int]) -> list[list[int]]:
+    """The positions in stacks: of members of similar size, and not too many at a time."""
+    found: list[list[int]] = []
+    for i in sorted(positions, key=lambda i: len(members[i].differences)):
         size = len(members[i].differences)
-        if stacks:
-            stack = [*stacks[-1], i]
-            first = members[stack[0]]
-            width = size if first.gram is not None else first.differences.shape[1]
+        if found:
+            stack = [*found[-1], i]
             steps = max(members[each].drawn.num_steps for each in stack)
-            alike = (first.gram is None) == (members[i].gram is None)
-            if (
-                alike
-                and size <= _PADDING * len(first.differences)
-                and len(stack) * size * max(width, steps) <= _LARGEST_STACK
-            ):
-                stacks[-1] = stack
+            smallest = len(members[stack[0]].differences)
+            if size <= _PADDING * smallest and len(stack) * size * max(size, steps) <= _LARGEST_STACK:
+                found[-1] = stack
                 continue
-        stacks.append([i])
-    return stacks
+        found.append([i])
+    return found

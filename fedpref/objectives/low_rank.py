@@ -10,11 +10,13 @@ Source: Collins et al. 2021, "Exploiting Shared Representations for Personalized
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from fedpref.objectives.batches import batches
+from fedpref.objectives import batches
+from fedpref.objectives.batches import Drawn
 from fedpref.objectives.local import num_steps
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.types import Settings
@@ -24,6 +26,8 @@ __all__ = [
     "Factors",
     "Phase",
     "Step",
+    "Steps",
+    "all_drawn",
     "descended",
     "descent_flops",
     "drawn",
@@ -61,6 +65,17 @@ class Step(NamedTuple):
 
     rows: np.ndarray
     moves: Moves
+
+
+class Steps(NamedTuple):
+    """All steps of a task: the pairs of each, and what each moves."""
+
+    pairs: Drawn
+    moves: tuple[Moves, ...]
+
+    def each(self) -> Iterator[Step]:
+        """One after the other."""
+        return map(Step, self.pairs.batches(), self.moves)
 
 
 class Descent(NamedTuple):
@@ -123,8 +138,28 @@ def drawn(
 ) -> Iterator[Step]:
     """The steps of all phases; arguments as in ``descended``."""
     for phase in phases:
-        for rows in batches(num_pairs, batch_pairs, phase.steps, rng):
+        for rows in batches.batches(num_pairs, batch_pairs, phase.steps, rng):
             yield Step(rows, phase.moves)
+
+
+def all_drawn(
+    num_pairs: int, phases: Sequence[Phase], batch_pairs: int | None, rng: np.random.Generator
+) -> Steps:
+    """What ``drawn`` yields, from the same draws, as arrays."""
+    busy = [phase for phase in phases if phase.steps] or phases[-1:]
+    parts = [batches.drawn(num_pairs, batch_pairs, phase.steps, rng) for phase in busy]
+    moves = _moves(tuple(busy))
+    if len(parts) == 1:
+        return Steps(parts[0], moves)
+    rows, shares = (np.concatenate([getattr(part, name) for part in parts]) for name in ("rows", "shares"))
+    ends = np.cumsum([part.num_steps for part in parts])
+    steps = np.concatenate([part.steps + end - part.num_steps for part, end in zip(parts, ends, strict=True)])
+    return Steps(Drawn(rows, steps, shares, int(ends[-1])), moves)
+
+
+@lru_cache(maxsize=256)
+def _moves(phases: tuple[Phase, ...]) -> tuple[Moves, ...]:
+    return tuple(phase.moves for phase in phases for _ in range(phase.steps))
 
 
 def followed(

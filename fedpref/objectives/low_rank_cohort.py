@@ -8,14 +8,15 @@ Source: as ``fedpref.objectives.low_rank``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 
-from fedpref.objectives.blocks import Blocks, stacks
+from fedpref.objectives.blocks import Blocks, all_finite, stacks
 from fedpref.objectives.convex_cohort import mean_losses
 from fedpref.objectives.local import reported_loss
-from fedpref.objectives.low_rank import Descent, Factors, Step, followed
+from fedpref.objectives.low_rank import Descent, Factors, Moves, Steps, followed
 from fedpref.objectives.margin import bradley_terry_pull
 
 __all__ = ["Member", "Trained", "trained"]
@@ -27,13 +28,13 @@ class Member(NamedTuple):
     Attributes:
         factors: where they start.
         differences: z of each pair, shape (num_pairs, H); at least one pair.
-        steps: at least their rows are drawn.
+        steps: as they were drawn.
         mu: pull of the representation to where it started.
     """
 
     factors: Factors
     differences: np.ndarray
-    steps: Sequence[Step]
+    steps: Steps
     mu: float
 
 
@@ -53,18 +54,18 @@ def trained(members: Sequence[Member], lr: float, l2: float) -> list[Trained]:
         l2: ridge penalty on the head.
     """
     found: list[Trained] = []
-    most_steps = max((len(member.steps) for member in members), default=0)
+    most_steps = max((len(member.steps.moves) for member in members), default=0)
     differences = {i: member.differences for i, member in enumerate(members)}
     for stack in stacks(differences, most_steps):
         together = [members[i] for i in stack]
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is found below
-            factors, losses = _descended(Blocks.of(list(stack.values())), together, lr, l2)
+            (representations, heads), losses = _descended(Blocks.of(list(stack.values())), together, lr, l2)
+        is_finite = all_finite(representations, heads, losses[:, 1])
         for i, (member, (before, after)) in enumerate(zip(together, losses.tolist(), strict=True)):
-            own = Factors(factors.representation[i], factors.head[i])
-            if np.isfinite(after) and np.isfinite(own.representation).all() and np.isfinite(own.head).all():
-                seen_pairs = sum(len(step.rows) for step in member.steps)
+            if is_finite[i]:
+                own = Factors(representations[i], heads[i])
                 metrics = {"loss_before": before, "loss_after": after}
-                found.append(Trained(Descent(own, 0, seen_pairs), metrics))
+                found.append(Trained(Descent(own, 0, len(member.steps.pairs.rows)), metrics))
             else:  # some step is to be skipped
                 found.append(_alone(member, lr, l2))
     return found
@@ -74,7 +75,7 @@ def _descended(blocks: Blocks, members: Sequence[Member], lr: float, l2: float) 
     """Factors of shapes (N, H, k) and (N, k), and mean losses before and after, (N, 2)."""
     start = representation = np.stack([member.factors.representation for member in members])
     head = np.stack([member.factors.head for member in members])
-    shares = blocks.shares([[step.rows for step in member.steps] for member in members])
+    shares = blocks.shares([member.steps.pairs for member in members])
     of_representation, of_head = _rates(members, len(shares), lr)
     mu = np.array([member.mu for member in members])[:, None, None]
     first = vector = _product(representation, head)
@@ -93,11 +94,16 @@ def _descended(blocks: Blocks, members: Sequence[Member], lr: float, l2: float) 
 
 def _rates(members: Sequence[Member], steps: int, lr: float) -> tuple[np.ndarray, np.ndarray]:
     """Step sizes of each factor, shape (steps, num_members): 0 where a step does not move it."""
-    of_representation, of_head = np.zeros((2, steps, len(members)))
+    rates = np.zeros((2, steps, len(members)))
     for i, member in enumerate(members):
-        of_representation[: len(member.steps), i] = [lr * (step.moves != "head") for step in member.steps]
-        of_head[: len(member.steps), i] = [lr * (step.moves != "representation") for step in member.steps]
-    return of_representation, of_head
+        rates[:, : len(member.steps.moves), i] = lr * _moving(member.steps.moves)
+    return rates[0], rates[1]
+
+
+@lru_cache(maxsize=64)
+def _moving(moves: tuple[Moves, ...]) -> np.ndarray:
+    """1 where a step moves the representation, and where it moves the head, shape (2, steps)."""
+    return np.array([[move != frozen for move in moves] for frozen in ("head", "representation")], float)
 
 
 def _product(representation: np.ndarray, head: np.ndarray) -> np.ndarray:
@@ -107,6 +113,6 @@ def _product(representation: np.ndarray, head: np.ndarray) -> np.ndarray:
 
 
 def _alone(member: Member, lr: float, l2: float) -> Trained:
-    descent = followed(member.factors, member.differences, member.steps, lr, l2, member.mu)
+    descent = followed(member.factors, member.differences, member.steps.each(), lr, l2, member.mu)
     before, after = (member.differences @ factors.vector for factors in (member.factors, descent.factors))
     return Trained(descent, {**reported_loss("loss_before", before), **reported_loss("loss_after", after)})

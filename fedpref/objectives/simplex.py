@@ -12,6 +12,8 @@ steps that multiply; Boyd and Vandenberghe 2004, section 10.2, for Newton's unde
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +21,7 @@ import numpy as np
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.newton import Direction, minimum
 
-__all__ = ["SimplexFit", "moved", "problem", "simplex_fit", "simplex_fit_flops"]
+__all__ = ["SimplexFit", "curvatures", "dampings", "moved", "simplex_fit", "simplex_fit_flops", "start_of"]
 
 _LEAST_WEIGHT = 1e-9
 """Of the prior: a component that it rules out could never come back."""
@@ -52,9 +54,10 @@ def simplex_fit(
         offset: o, the part of each margin that is common to all components, shape (num_pairs,).
         most_steps: of Newton's method.
     """
-    start, damping = problem(parts, prior, precision)
+    start = start_of(prior)
     log_prior = np.log(start)
-    if damping is None:  # nothing to learn from
+    damping = float(dampings(curvatures(parts).sum(), precision)) if len(parts) else math.nan
+    if math.isnan(damping):
         return SimplexFit(start, 0.0)
 
     def objective(log_w: np.ndarray) -> float:
@@ -77,18 +80,30 @@ def simplex_fit(
     return SimplexFit(np.exp(found.point), flops)
 
 
-def problem(parts: np.ndarray, prior: np.ndarray, precision: float) -> tuple[np.ndarray, float | None]:
-    """Where ``simplex_fit`` starts, shape (K,), and the damping of its Hessian; None if there is no fit."""
+def start_of(prior: np.ndarray) -> np.ndarray:
+    """The prior as weights that are all positive and sum to 1, shape (..., K)."""
     start = np.maximum(np.asarray(prior, np.float64), _LEAST_WEIGHT)
-    start = start / start.sum()
+    result: np.ndarray = start / start.sum(axis=-1, keepdims=True)
+    return result
+
+
+def curvatures(parts: np.ndarray) -> np.ndarray:
+    """A bound of the loss's curvature for each pair, shape (num_pairs,)."""
     spread = parts - parts.mean(axis=1, keepdims=True)  # a shift of all components leaves the minimum
-    curvature = float((np.abs(spread).max(axis=1) ** 2).sum()) / 4
-    damping = max(precision, _DAMPING * curvature)
-    if len(parts) == 0 or damping == 0 or not np.isfinite(curvature):
-        return start, None
-    return start, damping
+    result: np.ndarray = np.abs(spread).max(axis=1) ** 2 / 4
+    return result
 
 
+def dampings(curvature: np.ndarray, precision: float) -> np.ndarray:
+    """What is added to the diagonal of the Hessian of clients whose pairs have these curvatures in sum.
+
+    NaN where there is no fit: nothing to learn from, or not finite.
+    """
+    found = np.maximum(precision, _DAMPING * curvature)
+    return np.where(np.isfinite(curvature) & (found > 0), found, np.nan)
+
+
+@lru_cache(maxsize=4096)  # a cohort asks for few different ones, many times
 def simplex_fit_flops(num_pairs: int, count: int, directions: int = 1, evaluations: int = 1) -> float:
     """Operations of ``simplex_fit`` with a precision: products and linear systems; at least these.
 

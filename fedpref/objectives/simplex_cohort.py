@@ -13,7 +13,15 @@ from fedpref.objectives.blocks import Blocks, stacks
 from fedpref.objectives.convex_cohort import pair_losses
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.newton import Directions, Minima, minima
-from fedpref.objectives.simplex import SimplexFit, moved, problem, simplex_fit, simplex_fit_flops
+from fedpref.objectives.simplex import (
+    SimplexFit,
+    curvatures,
+    dampings,
+    moved,
+    simplex_fit,
+    simplex_fit_flops,
+    start_of,
+)
 
 __all__ = ["simplex_fits"]
 
@@ -27,37 +35,38 @@ def simplex_fits(
     """The weights of each client, to rounding those of ``simplex_fit``.
 
     Args:
-        parts: f of each client, shape (num_pairs, K).
+        parts: f of each client, shape (num_pairs, K); at least one pair.
         priors: of each client, shape (K,).
         precision: weight of the priors.
         offsets: o of each client, shape (num_pairs,); None is zero.
     """
+    if not parts:
+        return []
     shifts = [np.zeros(len(own)) for own in parts] if offsets is None else offsets
+    firsts = np.cumsum([0, *map(len, parts)])[:-1]
+    curvature = np.add.reduceat(curvatures(np.concatenate(parts)), firsts)
+    is_finite = np.logical_and.reduceat(np.isfinite(np.concatenate(shifts)), firsts)
+    starts, damping = start_of(np.stack(priors)), dampings(np.where(is_finite, curvature, np.nan), precision)
     fits: dict[int, SimplexFit] = {}
-    starts: dict[int, tuple[np.ndarray, float]] = {}
-    for i, (own, prior, shift) in enumerate(zip(parts, priors, shifts, strict=True)):
-        start, damping = problem(own, prior, precision)
-        if damping is None or not np.isfinite(shift).all():
-            fits[i] = simplex_fit(own, prior, precision, shift)
-        else:
-            starts[i] = start, damping
-    for stack in stacks({i: parts[i] for i in starts}, parts[0].shape[1] ** 2 if parts else 0):
-        first, dampings = (np.stack([starts[i][part] for i in stack]) for part in (0, 1))
-        rows = Blocks.of(list(stack.values()))
+    solved = {i: parts[i] for i in np.flatnonzero(np.isfinite(damping)).tolist()}
+    for stack in stacks(solved, parts[0].shape[1] ** 2):
+        members, rows = list(stack), Blocks.of(list(stack.values()))
         shift = Blocks.of([shifts[i][:, None] for i in stack]).rows.swapaxes(1, 2)
-        found = _minima(rows, np.log(first), precision, dampings, shift)
+        found = _minima(rows, np.log(starts[members]), precision, damping[members], shift)
+        weights = np.exp(found.points)
         for place, i in enumerate(stack):
             counted = int(found.directions[place]), int(found.evaluations[place])
-            num_pairs, count = parts[i].shape
-            flops = simplex_fit_flops(num_pairs, count, *counted)
-            fits[i] = SimplexFit(np.exp(found.points[place]), flops)
+            fits[i] = SimplexFit(weights[place], simplex_fit_flops(*parts[i].shape, *counted))
+    for i in range(len(parts)):
+        if i not in fits:  # nothing to learn from
+            fits[i] = simplex_fit(parts[i], priors[i], precision, shifts[i])
     return [fits[i] for i in range(len(parts))]
 
 
 def _minima(
-    rows: Blocks, log_prior: np.ndarray, precision: float, dampings: np.ndarray, shift: np.ndarray
+    rows: Blocks, log_prior: np.ndarray, precision: float, damping: np.ndarray, shift: np.ndarray
 ) -> Minima:
-    squares, ridge = rows.squares(), dampings[:, None, None] * np.eye(log_prior.shape[1])
+    second_moments, ridge = rows.second_moments(1), damping[:, None, None] * np.eye(log_prior.shape[1])
 
     def objective(log_w: np.ndarray) -> np.ndarray:
         w = np.exp(log_w)
@@ -69,7 +78,7 @@ def _minima(
         w = np.exp(log_w)
         root, pull = np.sqrt(w), bradley_terry_pull(rows.products(w[:, None]) + shift)
         gradient = precision * (log_w - log_prior) - rows.combined(pull)[:, 0]
-        moments = rows.second_moments(pull * (1 - pull), squares)[:, 0]
+        moments = second_moments(pull * (1 - pull))[:, 0]
         hessian = root[:, :, None] * moments * root[:, None] + ridge
         both = np.linalg.solve(hessian, np.stack([root * gradient, root], axis=2))
         free, normal = both[:, :, 0], both[:, :, 1]

@@ -3,16 +3,16 @@
 import pytest
 
 from fedpref.benchmarks.throughput import features
-from fedpref.benchmarks.throughput.__main__ import agreement, gap
+from fedpref.benchmarks.throughput.__main__ import agreement, asked, gap
 from fedpref.benchmarks.throughput.apart import apart
 from fedpref.benchmarks.throughput.interleaved import Course, ratio
-from fedpref.benchmarks.throughput.job import Size
+from fedpref.benchmarks.throughput.job import Scale, Size
 from fedpref.benchmarks.throughput.ours import cohort, inline
 from fedpref.benchmarks.throughput.plain import plain
-from fedpref.benchmarks.throughput.table import as_json, markdown
-from fedpref.benchmarks.throughput.variants import JOBS
+from fedpref.benchmarks.throughput.table import as_json, as_text, markdown
+from fedpref.benchmarks.throughput.variants import JOBS, able
 
-WITH_PEERS = [name for name, job in JOBS.items() if job.peer is not None]
+WITH_PEERS = ["linear", "lora_head"]
 EVERYBODY = Size(num_clients=3, cohort_size=3, rounds=2, batch_pairs=None)
 
 
@@ -67,6 +67,31 @@ def test_numbers_stand_right_in_the_table() -> None:
         "| --- | ---: | ---: |",
         "| a | 0.25 | 1,000 |",
     ]
+
+
+def test_a_job_has_the_simulators_that_know_it() -> None:
+    able_to = {name: {*able(job)} - {"pfl-research"} for name, job in JOBS.items()}
+    ours = {"inline", "ray", "cohort"}
+    everybody = ours | {"flower", "pytorch"}
+    assert able_to == {
+        "linear": everybody,
+        "lora_head": everybody,
+        "minilm": everybody | {"uncached"},
+        "fedbiscuit": ours,
+    }
+
+
+def test_options_replace_what_is_measured_usually() -> None:
+    usual = Scale(clients=(8,), cohort_size=2, rounds=3)
+    assert asked(usual, {}) == Scale(clients=[8], cohort_size=2, rounds=3)
+    found = asked(usual, {"clients": "20,30", "cohort": "5", "rounds": "1"})
+    assert found == Scale(clients=[20, 30], cohort_size=5, rounds=1)
+
+
+def test_what_is_not_measured_apart_is_not_told() -> None:
+    assert as_text({"gap": {"inline": 2e-6}, "apart_ms": {}, "sizes": []}) == (
+        "Weights of all variants agree to 2e-06."
+    )
 
 
 @pytest.mark.slow

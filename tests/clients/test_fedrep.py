@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 
 from fedpref.clients.fedrep import FedRep
 from fedpref.clients.flute import Flute
@@ -124,3 +124,10 @@ def test_a_cohort_gets_and_keeps_what_each_client_gets_and_keeps_alone() -> None
     kept = ClientState({HEAD: np.full((1, RANK), 0.3, np.float32), "other": np.ones(1, np.float32)})
     states = [kept, ClientState(), kept, ClientState()]
     assert_cohort_equals_singles(rule(), [Task(i, fresh()) for i in range(4)], shards, states)
+
+
+def test_parts_added_together_are_those_added_one_by_one() -> None:
+    shards = [None, *(Shard(i, str(i), some_pairs(count, i)) for i, count in enumerate((30, 1, 0, 40)))]
+    kept = ClientState({HEAD: np.full((1, RANK), 0.3, np.float32)})
+    states = [ClientState(), kept, ClientState(), kept, ClientState()]
+    assert_parts_equal_singles(rule(), [fresh()] * 5, shards, states)

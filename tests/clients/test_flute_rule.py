@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 
 from fedpref.clients.flute import Flute
 from fedpref.errors import ConfigurationError, FederationError
@@ -232,3 +232,10 @@ def test_a_cohort_gets_what_each_client_gets_alone(batch_pairs: int | None) -> N
     tasks = [Task(i, weights_of(i % 2), settings=settings[i % 3]) for i in range(6)]
     with np.errstate(invalid="ignore"):
         assert_cohort_equals_singles(rule(batch_pairs=batch_pairs, l2=0.1), tasks, shards)
+
+
+@pytest.mark.parametrize("final_steps", [0, 5])
+def test_parts_added_together_are_those_added_one_by_one(final_steps: int) -> None:
+    pairs = [some_pairs(count, count) for count in (30, 1, 0, 40)]
+    shards = [None, *(Shard(i, str(i), own) for i, own in enumerate(pairs))]
+    assert_parts_equal_singles(rule(final_steps=final_steps), [weights_of(i % 2) for i in range(5)], shards)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.clients.lore import Lore
@@ -76,3 +76,9 @@ def test_a_cohort_gets_what_each_client_gets_alone(batch_pairs: int | None) -> N
     settings = [{"local_steps": 2}, {"proximal_mu": 0.5}, {}]
     tasks = [Task(i, weights[i % 2], settings=settings[i % 3]) for i in range(6)]
     assert_cohort_equals_singles(rule, tasks, [_shard(count) for count in (30, 1, 0, 40, 2, 7)])
+
+
+def test_parts_added_together_are_those_added_one_by_one() -> None:
+    rule = Lore(Given(DIM), 3)
+    weights = [rule.fresh(np.random.default_rng(seed % 2)) for seed in range(5)]
+    assert_parts_equal_singles(rule, weights, [_shard(30), None, _shard(0), _shard(1), _shard(70)])

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 
 from fedpref.cli.compose import compose, parse_words, plain
 from fedpref.cli.targets import build
@@ -193,3 +193,13 @@ def test_a_cohort_in_which_no_client_has_pairs_sends_back_what_came() -> None:
     rule = MixturePrior(Given(DIM), 2)
     weights = rule.fresh(np.random.default_rng(0))
     assert_cohort_equals_singles(rule, [Task(0, weights)], [_shard(np.zeros(DIM), 0, 0)])
+
+
+@pytest.mark.parametrize("covariance", ["full", "diagonal"])
+def test_parts_added_together_are_those_added_one_by_one(covariance: Literal["full", "diagonal"]) -> None:
+    rule, rng = MixturePrior(Given(DIM), 3, covariance=covariance), np.random.default_rng(3)
+    people = [_shard(2 * rng.standard_normal(DIM), n, seed) for seed, n in enumerate([40, 0, 2, 1, 200])]
+    fresh = rule.fresh(rng)
+    parted = {**fresh, "prior.first": fresh["prior.first"] + rng.standard_normal((3, DIM)).astype("f") / 9}
+    shards = [None, *people]
+    assert_parts_equal_singles(rule, [parted if i % 2 else fresh for i in range(6)], shards)

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 from flwr.app import Message
 
 from fedpref.clients.linear_lora import LinearLora
@@ -421,3 +421,38 @@ def test_a_cohort_of_linear_heads_gets_and_keeps_what_each_client_does_alone(
     states = [kept if i in (2, 4) else ClientState() for i in range(6)]
     with np.errstate(invalid="ignore"):
         assert_cohort_equals_singles(rule, tasks, shards, states)
+
+
+@pytest.mark.parametrize("own", ["a", "b"])
+@pytest.mark.parametrize("batch_pairs", [None, 4])
+def test_own_factors_of_linear_heads_fitted_together_are_those_fitted_one_by_one(
+    own: Literal["a", "b"], batch_pairs: int | None
+) -> None:
+    rule = PShareLora(Given(DIM), own, rank=RANK, local_steps=5, batch_pairs=batch_pairs, adapt_steps=7)
+    rng, shards = np.random.default_rng(0), [None, vector_shard(0)]
+    for i, count in enumerate((30, 1, 40, 9)):
+        names, (chosen, rejected) = [str(pair) for pair in range(count)], rng.standard_normal((2, count, DIM))
+        if count == 9 and batch_pairs:
+            chosen[1, 0] = np.nan
+        shards.append(Shard(i, str(i), Pairs(names, chosen, rejected, names, names)))
+    moved = {
+        key: array + rng.standard_normal(array.shape).astype(np.float32)
+        for key, array in rule.fresh(np.random.default_rng(0)).items()
+    }
+    kept = ClientState(
+        {
+            A if own == "a" else B: generator(0, "kept")
+            .standard_normal((RANK, 1) if own == "a" else (DIM, RANK))
+            .astype(np.float32)
+        }
+    )
+    states = [kept if i in (2, 4) else ClientState() for i in range(6)]
+    with np.errstate(invalid="ignore"):
+        assert_parts_equal_singles(rule, [moved] * 6, shards, states)
+
+
+def test_own_factors_in_a_transformer_are_fitted_one_by_one(encoder: HuggingFace) -> None:
+    rule = PShareLora(encoder, last_layers=1, lr=1e-2, head_std=0.5, adapt_steps=2)
+    fresh = rule.fresh(generator(0, "global"))
+    shards = [Shard(0, "0", TEXTS), None, Shard(2, "2", TEXTS.take([1, 2]))]
+    assert_parts_equal_singles(rule, [fresh] * 3, shards)

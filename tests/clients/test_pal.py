@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 
 from fedpref.clients.pal import Pal
 from fedpref.data.synthetic import Synthetic
@@ -243,3 +243,9 @@ def test_a_cohort_gets_what_each_client_gets_alone(batch_pairs: int | None) -> N
     tasks = [Task(i, weights_of(i % 2), settings=settings[i % 3]) for i in range(6)]
     with np.errstate(invalid="ignore"):
         assert_cohort_equals_singles(rule(batch_pairs=batch_pairs), tasks, shards)
+
+
+@pytest.mark.parametrize("precision", [0.0, 1.0])
+def test_parts_added_together_are_those_added_one_by_one(precision: float) -> None:
+    shards = [None, *(random_shard(count, i) for i, count in enumerate((30, 1, 0, 40)))]
+    assert_parts_equal_singles(rule(precision=precision), [weights_of(i % 2) for i in range(5)], shards)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.clients.personal_ridge import PersonalRidge
@@ -61,3 +61,14 @@ def test_a_cohort_trains_the_global_head_as_each_client_does_alone() -> None:
     weights = rule.fresh(np.random.default_rng(0))
     shards = [_shard(count) for count in (30, 0, 1, 50)]
     assert_cohort_equals_singles(rule, [Task(i, weights) for i in range(4)], shards)
+
+
+@pytest.mark.parametrize("dim", [DIM, 200])  # with many dimensions the solves are of the pairs, one by one
+def test_parts_added_together_are_those_added_one_by_one(dim: int) -> None:
+    rule, rng = PersonalRidge(Given(dim)), np.random.default_rng(0)
+    shards: list[Shard | None] = [None]
+    for i, count in enumerate((30, 1, 0, 40)):
+        names, (chosen, rejected) = [str(pair) for pair in range(count)], rng.standard_normal((2, count, dim))
+        shards.append(Shard(i, str(i), Pairs(names, chosen, rejected, names, names)))
+    weights = [{"score.weight": rng.standard_normal((1, dim)).astype(np.float32)} for _ in shards]
+    assert_parts_equal_singles(rule, weights, shards)

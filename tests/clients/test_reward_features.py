@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cohorts import assert_cohort_equals_singles
+from cohorts import assert_cohort_equals_singles, assert_parts_equal_singles
 
 from fedpref.clients.reward_features import RewardFeatures
 from fedpref.errors import ConfigurationError
@@ -83,3 +83,10 @@ def test_a_cohort_gets_what_each_client_gets_alone(learn_prior: bool, batch_pair
     settings = [{"local_steps": 2}, {"proximal_mu": 0.5}, {}]
     tasks = [Task(i, weights[i % 2], settings=settings[i % 3]) for i in range(6)]
     assert_cohort_equals_singles(rule, tasks, [_shard(count) for count in (30, 1, 0, 40, 2, 7)])
+
+
+@pytest.mark.parametrize("learn_prior", [False, True])
+def test_parts_added_together_are_those_added_one_by_one(learn_prior: bool) -> None:
+    rule = RewardFeatures(Given(DIM), 3, learn_prior=learn_prior)
+    weights = [rule.fresh(np.random.default_rng(seed % 2)) for seed in range(5)]
+    assert_parts_equal_singles(rule, weights, [_shard(30), None, _shard(0), _shard(1), _shard(70)])

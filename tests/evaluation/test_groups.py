@@ -80,6 +80,19 @@ def run(strategy: Any, population: Population, *state: Weights) -> Evaluation:
 # ------------------------------------------------------------------------------------ indices
 
 
+@pytest.mark.parametrize("num_clients", [1, 2, 7, 60])
+@pytest.mark.parametrize(("num_found", "num_true"), [(1, 1), (1, 4), (4, 1), (3, 5), (60, 60)])
+def test_indices_are_those_of_scikit_learn(num_clients: int, num_found: int, num_true: int) -> None:
+    from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+
+    rng = generator(0, "groupings", num_clients)
+    found, true = (rng.integers(count, size=num_clients).tolist() for count in (num_found, num_true))
+    for one, other in ((found, true), (true, true), (range(num_clients), true), (found, range(num_clients))):
+        assert adjusted_rand_index(one, other) == pytest.approx(adjusted_rand_score(other, one), abs=1e-12)
+        mutual = normalised_mutual_information(one, other)
+        assert mutual == pytest.approx(normalized_mutual_info_score(other, one), abs=1e-9)
+
+
 @pytest.mark.parametrize("index", [adjusted_rand_index, normalised_mutual_information])
 def test_names_of_groups_do_not_matter(index: Any) -> None:
     true = [0, 0, 1, 1, 2, 2, 2]

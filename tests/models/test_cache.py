@@ -2,17 +2,24 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedpref.errors import StorageError
-from fedpref.models.cache import ActivationCache, recall
+from fedpref.models import cache as module
+from fedpref.models.cache import ActivationCache, Recent, recall
 
 
 def value_of(text: str) -> np.ndarray:
     return np.full((3, 2), len(text), dtype=np.float32)
+
+
+def large(text: str) -> np.ndarray:
+    return np.full((100, 100), len(text), dtype=np.float32)
 
 
 def fill(folder: Path, barrier: object) -> None:
@@ -25,13 +32,16 @@ def fill(folder: Path, barrier: object) -> None:
         assert read is not None and (read == value_of(text)).all()
 
 
-def test_a_value_comes_back_bit_for_bit_and_read_only(tmp_path: Path) -> None:
+@pytest.mark.parametrize("compute", [value_of, large])
+def test_a_value_comes_back_bit_for_bit_and_read_only(
+    tmp_path: Path, compute: Callable[[str], np.ndarray]
+) -> None:
     cache = ActivationCache("f", tmp_path)
     assert cache.read("a") is None
-    cache.write("a", value_of("a"))
+    cache.write("a", compute("a"))
     read = cache.read("a")
     assert read is not None and read.dtype == np.float32
-    np.testing.assert_array_equal(read, value_of("a"))
+    np.testing.assert_array_equal(read, compute("a"))
     with pytest.raises(ValueError, match="read-only"):
         read[0] = 1
 
@@ -85,6 +95,80 @@ def test_the_oldest_files_go_when_the_bound_is_passed(tmp_path: Path) -> None:
     size = cache.path("old").stat().st_size
     ActivationCache("bound", tmp_path, max_bytes=2 * size).trim()
     assert [cache.read(text) is None for text in ("old", "mid", "new")] == [True, False, False]
+
+
+def test_a_process_looks_at_once_and_then_whenever_it_wrote_a_64th(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ActivationCache("before", tmp_path).write("a", value_of("a"))
+    size = ActivationCache("before", tmp_path).path("a").stat().st_size
+    monkeypatch.setattr(module, "_written_bytes", {})  # another process starts
+    written, looks, trim = list[str](), list[int](), ActivationCache.trim
+
+    def noted(self: ActivationCache) -> None:
+        looks.append(len(written))
+        trim(self)
+
+    monkeypatch.setattr(ActivationCache, "trim", noted)
+    cache = ActivationCache("bound", tmp_path, max_bytes=64 * 3 * size)
+    for number in range(256):
+        written.append(f"{number:03}")
+        cache.write(written[-1], value_of("abc"))
+        assert sum(path.stat().st_size for path in tmp_path.glob("*/*.npy")) <= cache.max_bytes + 4 * size
+    assert looks[:3] == [1, 5, 9]  # after 4 files: more than 3, and these without their digest
+    assert cache.read("255") is not None and cache.read("000") is None
+
+
+def test_what_is_computed_is_mapped_from_its_file_and_not_held(tmp_path: Path) -> None:
+    computed: list[weakref.ref[np.ndarray]] = []
+
+    def compute(text: str) -> np.ndarray:
+        value = large(text)
+        computed.append(weakref.ref(value))
+        return value
+
+    values = ActivationCache("mapped", tmp_path).recall(["a", "bc"], compute)
+    assert all(isinstance(value, np.memmap) and not value.flags.writeable for value in values.values())
+    assert [reference() for reference in computed] == [None, None]
+
+
+def test_a_small_value_takes_no_memory_map(tmp_path: Path) -> None:
+    found = ActivationCache("small", tmp_path).recall(["a"], value_of)["a"]
+    assert not isinstance(found, np.memmap)
+
+
+def test_a_value_larger_than_the_folder_may_be_is_returned_all_the_same(tmp_path: Path) -> None:
+    found = ActivationCache("too large", tmp_path, max_bytes=10).recall(["a"], value_of)
+    np.testing.assert_array_equal(found["a"], value_of("a"))
+    assert not list(tmp_path.glob("*/*.npy"))
+
+
+def test_filling_writes_everything_and_holds_what_memory_may(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = value_of("a").nbytes
+    monkeypatch.setattr(module, "_recent", Recent(max_bytes=2 * size))
+    cache, texts = ActivationCache("fill", tmp_path), ["a", "bc", "def", "ghij", "a"]
+    cache.fill(texts, value_of)
+    assert all(cache.read(text) is not None for text in texts)
+    held = [text for text in texts if module._recent.get(("fill", text)) is not None]
+    assert held == ["def", "ghij"]
+
+
+@pytest.mark.parametrize("recent", [Recent(max_bytes=50), Recent(max_entries=2)])
+def test_memory_is_bounded_and_what_was_asked_for_last_stays(recent: Recent) -> None:
+    for name in "abc":
+        recent.keep(("f", name), np.zeros(3))  # 24 bytes
+        if name == "b":
+            assert recent.get(("f", "a")) is not None
+    assert [recent.get(("f", name)) is not None for name in "abc"] == [True, False, True]
+
+
+def test_what_leaves_memory_makes_room_for_as_much() -> None:
+    recent = Recent(max_bytes=100)
+    for number, size in enumerate((100, 10, 90, 200, 40, 40)):  # the fourth is too large to be kept
+        recent.keep(("f", str(number)), np.zeros(size, np.uint8))
+    assert [recent.get(("f", str(number))) is not None for number in range(6)] == [False] * 4 + [True] * 2
 
 
 def test_processes_that_write_the_same_texts_do_not_harm_each_other(tmp_path: Path) -> None:

@@ -30,12 +30,13 @@ def test_blocks_sum_each_clients_rows_and_no_others() -> None:
     vectors = generator(0, "vectors").standard_normal((len(parts), 2, DIM))
     products = blocks.products(vectors)
     sums, combined = blocks.sums(np.exp(products)), blocks.combined(products)
-    moments = blocks.second_moments(products, blocks.squares())
+    moments, first_moments = blocks.second_moments(2)(products), blocks.second_moments(1)(products[:, :1])
     assert blocks.counts.tolist() == list(COUNTS)
     for i, rows in enumerate(parts):
         own = rows @ vectors[i].T
         np.testing.assert_allclose(sums[i], np.exp(own).sum(axis=0))
         np.testing.assert_allclose(combined[i], own.T @ rows)
+        np.testing.assert_allclose(first_moments[i], moments[i, :1], atol=1e-12)
         for k in range(2):
             np.testing.assert_allclose(moments[i, k], (rows * own[:, k : k + 1]).T @ rows, atol=1e-12)
 

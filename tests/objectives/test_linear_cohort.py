@@ -64,13 +64,14 @@ def test_small_pulls_do_not_drown_in_the_rounding_of_many_steps(l2: float, mu: f
     np.testing.assert_allclose(after.head, one_by_one(each, l2, mu), atol=5e-6)
 
 
-@pytest.mark.parametrize("by_gram", [True, False])
-def test_no_stack_holds_more_numbers_than_is_allowed(by_gram: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_stack_holds_more_numbers_than_is_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(linear_cohort, "_LARGEST_STACK", 3 * 6 * 50)
-    members = [member(6, steps, 3, by_gram, seed) for seed, steps in enumerate([4, 50, 4, 4, 4, 4])]
-    assert [len(stack) for stack in linear_cohort._stacks(members)] == [3, 3]
-    short = [member(6, 4, 3, by_gram, seed) for seed in range(6)]
-    assert [len(stack) for stack in linear_cohort._stacks(short)] == [6]
+    members = [member(6, steps, 3, True, seed) for seed, steps in enumerate([4, 50, 4, 4, 4, 4])]
+    assert [len(stack) for stack in linear_cohort._similar(members, range(6))] == [3, 3]
+    short = [member(6, 4, 3, True, seed) for seed in range(6)]
+    assert [len(stack) for stack in linear_cohort._similar(short, range(6))] == [6]
 
 
 def test_nobody_is_nothing() -> None:

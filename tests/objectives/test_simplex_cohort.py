@@ -14,7 +14,7 @@ from fedpref.seeds import generator
 @pytest.mark.parametrize("has_offsets", [False, True])
 def test_each_client_gets_the_weights_that_it_finds_alone(precision: float, has_offsets: bool) -> None:
     rng = generator(0, "parts")
-    parts = [2 * rng.standard_normal((count, 3)) for count in (1, 40, 0, 5, 33, 6, 7)]
+    parts = [2 * rng.standard_normal((count, 3)) for count in (1, 40, 2, 5, 33, 6, 7)]
     parts[3][2, 1] = np.nan
     parts[5] = np.ones((6, 3))  # all components alike: nothing to learn from
     priors = [rng.dirichlet(np.ones(3)) for _ in parts]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from fedpref.seeds import generator
-from fedpref.types import ClientState, Shard, Task
+from fedpref.types import ClientState, Personal, PersonalInCohorts, Shard, Task, Weights
 
-__all__ = ["assert_cohort_equals_singles"]
+__all__ = ["assert_cohort_equals_singles", "assert_parts_equal_singles"]
 
 
 def assert_cohort_equals_singles(
@@ -41,6 +41,24 @@ def assert_cohort_equals_singles(
         assert dict(state.numbers) == dict(kept.numbers)
     for one, other in zip(*draws, strict=True):  # as much was drawn
         assert one.random() == other.random()
+
+
+def assert_parts_equal_singles(
+    rule: Personal,
+    weights: Sequence[Weights],
+    shards: Sequence[Shard | None],
+    states: Sequence[ClientState] | None = None,
+    tolerance: float = 1e-5,
+) -> None:
+    """What serves each client agrees to ``tolerance``, names, types and order exactly."""
+    states = [ClientState()] * len(weights) if states is None else states
+    expected = [rule.personalise(*entry) for entry in zip(weights, shards, states, strict=True)]
+    assert isinstance(rule, PersonalInCohorts)
+    together = rule.personalise_cohort(weights, shards, states)
+    assert len(together) == len(weights)
+    for found, alone in zip(together, expected, strict=True):
+        _agree(found, alone, tolerance)
+    assert list(rule.personalise_cohort([], [], [])) == []
 
 
 def _agree(found: Any, expected: Any, tolerance: float) -> None:
