@@ -37,10 +37,12 @@ def settle(records: RecordDict, acknowledged: int | None) -> ClientState:
     if acknowledged == NOT_ACKNOWLEDGED and f"{_COMMITTED}.arrays" in records:
         _write(records, _COMMITTED, ClientState())
     if _TASK in records:
-        if acknowledged is None or records[_TASK]["number"] == acknowledged:
-            _write(records, _COMMITTED, _read(records, _PENDING))
-        for key in (_TASK, f"{_PENDING}.arrays", f"{_PENDING}.numbers"):
-            del records[key]
+        is_accepted = acknowledged is None or records[_TASK]["number"] == acknowledged
+        for part in ("arrays", "numbers"):
+            pending = records.pop(f"{_PENDING}.{part}")
+            if is_accepted:  # moved as it is: nobody need decode it
+                records[f"{_COMMITTED}.{part}"] = pending
+        del records[_TASK]
     return _read(records, _COMMITTED)
 
 

@@ -80,7 +80,8 @@ class Drawn(NamedTuple):
 
     def batches(self) -> list[np.ndarray]:
         """Row numbers, step by step."""
-        return np.split(self.rows, np.flatnonzero(np.diff(self.steps)) + 1) if self.num_steps else []
+        ends = np.searchsorted(self.steps, np.arange(1, self.num_steps + 1)).tolist()
+        return [self.rows[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def drawn(num_pairs: int, batch_pairs: int | None, steps: int, rng: np.random.Generator) -> Drawn:
