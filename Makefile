@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # One thread a process: results are equal to the bit only for equal thread counts.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench docs clean
 
 help: ## show the verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/'
@@ -29,8 +29,11 @@ check: $(VENV)/.installed ## lint, format, types, wheel contents
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m wheel
 
-bench: $(VENV)/.installed ## measure what the documents quote
-	$(BIN)/python -m fedpref.benchmarks
+bench: $(VENV)/.installed ## run the smoke tier of all suites and compare with what is expected (under three minutes)
+	$(BIN)/fedpref bench --tier smoke --check
+
+docs: $(VENV)/.installed ## build the documentation as a site of plain files, in site/
+	$(BIN)/properdocs build -q --strict -f mkdocs.yml
 
 clean: ## remove the environment and what was built
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info

@@ -19,7 +19,7 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
-from fedpref.models.kept import feature_differences, gram_matrix
+from fedpref.models.kept import feature_differences, gram_matrix, narrow_differences
 from fedpref.objectives.batches import batch_size, batches, drawn, epochs_and_rest
 from fedpref.objectives.grouping import grouping_split, models_to_score
 from fedpref.objectives.linear_cohort import Course, Member, cheapest, trained
@@ -142,8 +142,7 @@ class LinearReward:
             if not course.stacked:
                 found[i] = self._reply(work, *self._descended(work, pairs.batches())), state
                 continue
-            gram = self._gram(work) if course.by_gram else None
-            member = Member(work.differences, gram, work.received, pairs)
+            member = Member(*self._rows(work, course.by_gram), work.received, pairs)
             together.setdefault(work.mu, {})[i] = work, member
         for mu, entries in together.items():
             results = trained([member for _, member in entries.values()], self.lr, self.l2, mu)
@@ -189,9 +188,15 @@ class LinearReward:
         num_pairs = len(work.differences)
         return cheapest(num_pairs, self.backbone.dim, batch_size(num_pairs, self.batch_pairs), work.steps)
 
-    def _gram(self, work: _Work) -> np.ndarray:
-        gram = gram_matrix(self.backbone, work.shard.pairs)
-        return gram if work.rows is None else gram[np.ix_(work.rows, work.rows)]
+    def _rows(self, work: _Work, by_gram: bool) -> tuple[np.ndarray, np.ndarray | None]:
+        """The differences of the pairs to train on and, if steps go by it, their Gram matrix."""
+        if not by_gram:
+            return work.differences, None
+        pairs = work.shard.pairs
+        differences, gram = narrow_differences(self.backbone, pairs), gram_matrix(self.backbone, pairs)
+        if work.rows is None:
+            return differences, gram
+        return differences[work.rows], gram[np.ix_(work.rows, work.rows)]
 
     def _reply(
         self, work: _Work, vector: np.ndarray, skipped: int, losses: Mapping[str, float] | None = None

@@ -32,6 +32,7 @@ __all__ = ["Claim", "DataSet", "Method", "Suite", "Tier", "read_suite", "suite_n
 
 Words = tuple[str, ...]
 
+_BASELINES = ("pooled", "local_only", "personal_ridge")
 _FOLDER = Path(__file__).parent.parent / "suites"
 _KEYS = {
     "suite": ("title", "about", "base", "words", "data", "methods", "tiers", "claims"),
@@ -147,7 +148,7 @@ class Suite:
     claims: tuple[Claim, ...] = ()
 
     def tier(self, name: str, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Tier:
-        """A tier, with other methods or seeds where some are given.
+        """A tier, with other methods, beside its baselines, or seeds where some are given.
 
         Methods that the suite does not know are taken as names of the group ``strategy``, with their own
         defaults and nothing to choose: so a strategy of one's own joins a suite.
@@ -161,7 +162,8 @@ class Suite:
                 f"{did_you_mean(name, self.tiers)}"
             )
         tier = self.tiers[name]
-        wanted = tuple(dict.fromkeys((self.base, *methods))) if methods else tier.methods
+        always = [one for one in tier.methods if one in (self.base, *_BASELINES)]
+        wanted = tuple(dict.fromkeys((*always, *methods))) if methods else tier.methods
         return replace(tier, methods=wanted, seeds=tuple(seeds) or tier.seeds)
 
     def method(self, name: str) -> Method:

@@ -46,7 +46,7 @@ def as_page(outcome: Outcome, out: Path) -> dict[str, Any]:
         "groups": accuracy_by_group(whole, suite.base),
         "runs": [
             {"data": job.data, "method": job.method, "seed": job.seed, "command": job.command}
-            | {"path": path.relative_to(out).as_posix()}
+            | {"path": path.resolve().relative_to(out.resolve()).as_posix()}
             for job, path in zip(outcome.jobs, outcome.paths, strict=True)
         ],
         "failures": [vars(failure) for failure in outcome.failures],

@@ -11,7 +11,7 @@ import numpy as np
 from fedpref.models.backbone import Backbone
 from fedpref.types import Pairs
 
-__all__ = ["feature_differences", "feature_sums", "gram_matrix", "kept"]
+__all__ = ["feature_differences", "feature_sums", "gram_matrix", "kept", "narrow_differences"]
 
 _T = TypeVar("_T")
 _kept: WeakKeyDictionary[Pairs, dict[Hashable, object]] = WeakKeyDictionary()
@@ -41,11 +41,17 @@ def feature_sums(backbone: Backbone, pairs: Pairs) -> np.ndarray:
     return kept(pairs, ("sums", backbone), lambda: _sides(backbone, pairs, 1.0))
 
 
+def narrow_differences(backbone: Backbone, pairs: Pairs) -> np.ndarray:
+    """``feature_differences`` in float32: half the memory to read, where steps go by their Gram matrix."""
+    key = ("narrow differences", backbone)
+    return kept(pairs, key, lambda: feature_differences(backbone, pairs).astype(np.float32))
+
+
 def gram_matrix(backbone: Backbone, pairs: Pairs) -> np.ndarray:
-    """Inner products of all ``feature_differences``, shape (num_pairs, num_pairs), float32."""
+    """Inner products of all ``narrow_differences``, shape (num_pairs, num_pairs), float32."""
 
     def gram() -> np.ndarray:
-        z = feature_differences(backbone, pairs).astype(np.float32)
+        z = narrow_differences(backbone, pairs)
         products: np.ndarray = z @ z.T
         return products
 

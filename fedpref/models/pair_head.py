@@ -19,7 +19,7 @@ import numpy as np
 from fedpref.errors import ConfigurationError
 from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
-from fedpref.models.kept import feature_differences, feature_sums, gram_matrix
+from fedpref.models.kept import feature_differences, feature_sums, gram_matrix, narrow_differences
 from fedpref.models.selector_head import Course, Ended, Trained
 from fedpref.objectives.batches import Drawn, batch_size
 from fedpref.objectives.least_work import LeastWork
@@ -190,7 +190,8 @@ class PairHead:
         plan = cheapest(num_pairs, self.backbone.dim, len(course.batches[0]), steps)
         if not plan.stacked:
             return None
-        differences = feature_differences(self.backbone, pairs)
+        differences_of = narrow_differences if plan.by_gram else feature_differences
+        differences = differences_of(self.backbone, pairs)
         gram = gram_matrix(self.backbone, pairs) if plan.by_gram else None
         if num_pairs < len(pairs):
             differences = differences[course.rows]

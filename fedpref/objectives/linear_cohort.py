@@ -36,7 +36,7 @@ class Member(NamedTuple):
     """One client's steps.
 
     Attributes:
-        differences: z of its pairs, shape (num_pairs, H), float64.
+        differences: z of its pairs, shape (num_pairs, H), float64, or float32 beside a Gram matrix.
         gram: ``z z^T``, float32; None for a client whose steps are taken on the head.
         start: the head that it received, shape (H,), float64.
         drawn: the pairs of each step.
@@ -112,22 +112,24 @@ def _by_gram(members: Sequence[Member], lr: float, l2: float, mu: float) -> list
     for i, member in enumerate(members):
         num_pairs = len(member.differences)
         gram[i, :num_pairs, :num_pairs] = member.gram
-        first[i, :num_pairs] = member.differences @ member.start
+        first[i, :num_pairs] = member.differences @ member.start.astype(np.float32)
+    shares *= np.float32(lr)
     kept = np.ones((count, 1))  # a, of the received head, float64: its rounding would add up over the steps
     alpha, margins = np.zeros_like(first), first.copy()
     shrinkage = np.float32(lr * (l2 + mu))  # 1 - this would round away most of a small one
     for step in range(steps):
-        moves = np.float32(lr) * shares[step] * bradley_terry_pull(margins)
+        moves = shares[step] * bradley_terry_pull(margins)
         if l2 > 0 or mu > 0:
             works = shares[step].any(axis=1, keepdims=True)
             moves = moves - works * shrinkage * alpha
             kept = kept + works * lr * (mu * (1 - kept) - l2 * kept)
-        alpha = alpha + moves
-        margins = kept.astype(np.float32) * first + np.matmul(gram, alpha[:, :, None])[:, :, 0]
+        alpha += moves
+        margins = np.matmul(gram, alpha[:, :, None])[:, :, 0]
+        margins += kept.astype(np.float32) * first
     found = []
     for i, member in enumerate(members):
         rows = slice(len(member.differences))
-        head = float(kept[i, 0]) * member.start + alpha[i, rows].astype(np.float64) @ member.differences
+        head = float(kept[i, 0]) * member.start + alpha[i, rows] @ member.differences
         found.append(Trained(head, first[i, rows], margins[i, rows]))
     return found
 
