@@ -86,7 +86,7 @@ class Tier:
         data: names of the data sets.
         methods: names of the methods.
         seeds: of the runs.
-        words: of its runs, after all others.
+        words: of its runs, which those of data sets and methods may override.
         cost: what to expect, in words.
     """
 

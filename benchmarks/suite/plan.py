@@ -10,7 +10,7 @@ from fedpref.benchmarks.suite.declared import DataSet, Method, Suite, Tier
 from fedpref.benchmarks.suite.job import Job
 from fedpref.errors import ConfigurationError
 
-__all__ = ["applies", "runs", "trials"]
+__all__ = ["TRIAL_SEED", "applies", "runs", "trials"]
 
 FindFile = Callable[[str], str]
 """Path of the file of a set of real annotators."""
@@ -65,7 +65,8 @@ def _job(
     flags: Sequence[str],
 ) -> Job:
     path = (f"data.path={find(data.file)}",) if data.file is not None else ()
-    words = (*flags, *suite.words, *data.words, *path, *method.words, *setting, *tier.words, f"seed={seed}")
+    # The later word wins: a data set may need fewer rounds than its tier, a method may train nothing.
+    words = (*flags, *suite.words, *tier.words, *data.words, *path, *method.words, *setting, f"seed={seed}")
     if method.told_groups is not None:
         groups = _hidden_groups(words)
         words = (*words, f"{method.told_groups}=[{','.join(map(str, groups))}]")

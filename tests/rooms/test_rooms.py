@@ -10,7 +10,8 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "fedpref"
 GROUND = {"types", "errors", "seeds", "lazy"}
-HEAVY = {"torch", "transformers", "peft", "ray", "hydra", "flwr", "datasets", "matplotlib", "sklearn", "optuna"}
+_NAMES = "torch transformers peft ray hydra flwr datasets matplotlib sklearn optuna"
+HEAVY = set(_NAMES.split())
 
 # room: (rooms of fedpref it may import, heavy packages it may import)
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
