@@ -25,7 +25,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +52,7 @@ from fedpref.evaluation.metrics import correctness
 from fedpref.evaluation.paired import Marks, compared
 from fedpref.federation.federation import Federation
 from fedpref.models.backbone import Backbone
+from fedpref.models.frozen import Frozen
 from fedpref.models.minilm import MiniLM
 from fedpref.seeds import generator
 from fedpref.strategies.fedavg import FedAvg
@@ -87,27 +88,6 @@ _COLUMNS = (
 )
 
 Options = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Frozen:
-    """The features alone of a backbone: without a transformer to train, p_sharelora has a linear head."""
-
-    inner: Backbone
-
-    @property
-    def dim(self) -> int:
-        """Length of a feature vector."""
-        return self.inner.dim
-
-    @property
-    def fingerprint(self) -> str:
-        """Identity of the function."""
-        return self.inner.fingerprint
-
-    def features(self, prompts: Sequence[str], responses: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Those of the backbone."""
-        return self.inner.features(prompts, responses)
 
 
 Make = Callable[[Backbone, int, Any], tuple[ClientRule, Strategy[Any]]]

@@ -21,7 +21,7 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences, gram_matrix, narrow_differences
 from fedpref.objectives.batches import batch_size, batches, drawn, epochs_and_rest
-from fedpref.objectives.grouping import grouping_split, models_to_score
+from fedpref.objectives.grouping import grouping_split
 from fedpref.objectives.linear_cohort import Course, Member, cheapest, trained
 from fedpref.objectives.local import (
     num_steps,
@@ -33,7 +33,8 @@ from fedpref.objectives.local import (
 )
 from fedpref.objectives.margin import bradley_terry_pull
 from fedpref.objectives.optimizers import OptimizerName, copies_held, stepper
-from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights, Workload
+from fedpref.objectives.scoring import num_models, scored
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["LinearReward"]
 
@@ -224,23 +225,11 @@ class LinearReward:
         return Reply({_KEY: vector.astype(np.float32)[None]}, len(work.shard.pairs), metrics)
 
     def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
-        models = models_to_score(task.weights)
-        if len(models) < _num_models(task.settings):
-            raise ConfigurationError(
-                f"client: models to score: {len(models)}, not {_num_models(task.settings)}"
-            )
-        if len(shard.pairs) == 0:
-            return Reply({}, 0, {})
-        rows = grouping_split(shard, task.settings).grouping
-        if rows is None:
-            return Reply({}, len(shard.pairs), {f"loss_{u}": float(rng.random()) for u in models})
-        differences = feature_differences(self.backbone, shard.pairs)[rows]
-        metrics = {"flops": 2.0 * differences.size * len(models)}
-        for u, weights in models.items():
-            margins = differences @ self._vector(weights)
-            if np.isfinite(margins).all():
-                metrics |= reported_loss(f"loss_{u}", margins)
-        return Reply({}, len(shard.pairs), metrics)
+        def margins(weights: Weights, rows: np.ndarray) -> np.ndarray:
+            found: np.ndarray = feature_differences(self.backbone, shard.pairs)[rows] @ self._vector(weights)
+            return found
+
+        return scored(task, shard, rng, margins, lambda rows: 2.0 * len(rows) * self.backbone.dim)
 
     def workload(self, task: Task, shard: Shard) -> Workload:
         """Operations of the head; features are taken as kept. A task that is refused is no work.
@@ -256,9 +245,9 @@ class LinearReward:
             return Workload(0.0, 0.0)
         split = grouping_split(shard, task.settings)
         if task.kind == "score":
-            num_models = _num_models(task.settings)
+            asked = num_models(task.settings)
             num_scored = 0 if split.grouping is None else len(split.grouping)
-            return Workload(2.0 * dim * num_scored * num_models, 8.0 * dim * (num_scored + num_models))
+            return Workload(2.0 * dim * num_scored * asked, 8.0 * dim * (num_scored + asked))
         num_pairs = len(split.train)
         steps = num_steps(task.settings, self.local_steps)
         epochs, rest = epochs_and_rest(num_pairs, self.batch_pairs, steps)
@@ -286,10 +275,6 @@ class _Work(NamedTuple):
     rows: np.ndarray | None
     steps: int
     mu: float
-
-
-def _num_models(settings: Settings) -> int:
-    return int(settings.get("num_selectors", 1))
 
 
 def _gradient(

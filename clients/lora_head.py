@@ -23,18 +23,18 @@ from fedpref.models.head_file import write_head
 from fedpref.models.kept import kept
 from fedpref.models.lora_layer import HEAD, LORA_A, LORA_B, Member, layer_margins, trained
 from fedpref.objectives.batches import batch_size, drawn, epochs_and_rest
-from fedpref.objectives.grouping import grouping_split, models_to_score
+from fedpref.objectives.grouping import grouping_split
 from fedpref.objectives.local import (
     num_steps,
-    reported_loss,
     reported_losses,
     require,
     require_progress,
     steps_and_mu,
 )
 from fedpref.objectives.optimizers import copies_held
+from fedpref.objectives.scoring import num_models, scored
 from fedpref.seeds import generator
-from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights, Workload
+from fedpref.types import ClientState, Pairs, Reply, Shard, Task, Weights, Workload
 
 __all__ = ["LoraHead"]
 
@@ -175,10 +175,10 @@ class LoraHead:
         a, b, head = (float(math.prod(shape)) for shape in self._shapes.values())
         width = self.backbone.dim + self.outputs
         if task.kind == "score":
-            num_models = _num_models(task.settings)
+            asked = num_models(task.settings)
             num_scored = 0 if split.grouping is None else len(split.grouping)
-            flops = 2 * num_scored * num_models * self._forward_flops
-            return Workload(flops, 4.0 * (2 * num_scored * width + num_models * (a + b + head)))
+            flops = 2 * num_scored * asked * self._forward_flops
+            return Workload(flops, 4.0 * (2 * num_scored * width + asked * (a + b + head)))
         forward, back = self._forward_flops, 2 * (a * (not self.freeze_a) + 2 * b + head)
         num_pairs = len(split.train)
         steps = num_steps(task.settings, self.local_steps)
@@ -217,24 +217,11 @@ class LoraHead:
         return np.concatenate([features, frozen], axis=1).reshape(len(pairs), 2, -1)
 
     def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
-        models = models_to_score(task.weights)
-        if len(models) < _num_models(task.settings):
-            raise ConfigurationError(
-                f"client: models to score: {len(models)}, not {_num_models(task.settings)}"
-            )
-        if len(shard.pairs) == 0:
-            return Reply({}, 0, {})
-        scored = grouping_split(shard, task.settings).grouping
-        if scored is None:
-            return Reply({}, len(shard.pairs), {f"loss_{u}": float(rng.random()) for u in models})
-        rows = self._rows(shard.pairs)[scored]
-        metrics = {"flops": 2 * len(rows) * len(models) * self._forward_flops}
-        for u, weights in models.items():
+        def margins(weights: Weights, rows: np.ndarray) -> np.ndarray:
             self._check(weights)
-            margins = layer_margins(weights, rows, self._scale)
-            if np.isfinite(margins).all():
-                metrics |= reported_loss(f"loss_{u}", margins)
-        return Reply({}, len(shard.pairs), metrics)
+            return layer_margins(weights, self._rows(shard.pairs)[rows], self._scale)
+
+        return scored(task, shard, rng, margins, lambda rows: 2.0 * len(rows) * self._forward_flops)
 
     def _work(self, place: int, task: Task, shard: Shard, rng: np.random.Generator) -> _Work:
         self._check(task.weights)
@@ -309,10 +296,6 @@ def _stacks(works: Sequence[_Work]) -> list[list[_Work]]:
         stacks[-1].append(work)
         left -= work.numbers
     return [sorted(stack, key=lambda work: -work.member.drawn.num_steps) for stack in stacks]
-
-
-def _num_models(settings: Settings) -> int:
-    return int(settings.get("num_selectors", 1))
 
 
 @lru_cache(maxsize=4)

@@ -25,10 +25,11 @@ from fedpref.models.pair_head import PairHead
 from fedpref.models.selector_head import Course, Ended, SelectorHead
 from fedpref.models.transformer import Checkpoint, is_causal_lm
 from fedpref.objectives.batches import batches
-from fedpref.objectives.grouping import grouping_split, models_to_score
+from fedpref.objectives.grouping import grouping_split
 from fedpref.objectives.least_work import LeastWork
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.optimizers import OptimizerName
+from fedpref.objectives.scoring import num_models, scored
 from fedpref.objectives.selector import right_margins, scores, slot_biases
 from fedpref.types import ClientState, Pairs, Reply, Settings, Shard, Task, Weights, Workload
 
@@ -224,7 +225,7 @@ class Selector:
             flops = 0 if rows is None else head.scoring_flops(pairs, rows)
             return num_selectors * flops, head.scoring_bytes(pairs, num_selectors)
 
-        num_selectors = _num_selectors(settings)
+        num_selectors = num_models(settings)
         key = (*self._key("scoring", settings, shard), num_selectors)
         flops, memory = kept(shard.pairs, key, compute)
         return Workload(float(flops), float(memory))
@@ -249,23 +250,12 @@ class Selector:
         return _reply(head, shard.pairs, rows, steps, ended)
 
     def _score(self, task: Task, shard: Shard, rng: np.random.Generator) -> Reply:
-        pairs, selectors = shard.pairs, models_to_score(task.weights)
-        if len(selectors) < _num_selectors(task.settings):
-            raise ConfigurationError(
-                f"client: {len(selectors)} selectors came to be scored, not {_num_selectors(task.settings)}"
-            )
-        if len(pairs) == 0:
-            return Reply({}, 0, {})
-        rows = grouping_split(shard, task.settings).grouping
-        if rows is None:
-            return Reply({}, len(pairs), {f"loss_{u}": float(rng.random()) for u in selectors})
-        head = self.head
-        metrics = {"flops": float(len(selectors) * head.scoring_flops(pairs, rows))}
-        for u, weights in selectors.items():
-            margins = right_margins(head.both_orders(weights, pairs, rows))
-            if np.isfinite(margins).all():
-                metrics |= reported_loss(f"loss_{u}", margins)
-        return Reply({}, len(pairs), metrics)
+        head, pairs = self.head, shard.pairs
+
+        def margins(weights: Weights, rows: np.ndarray) -> np.ndarray:
+            return right_margins(head.both_orders(weights, pairs, rows))
+
+        return scored(task, shard, rng, margins, lambda rows: head.scoring_flops(pairs, rows))
 
     def _choice_head(self, checkpoint: Checkpoint) -> SelectorHead:
         from fedpref.models.choice_head import ChoiceHead  # here, so that pair heads start without torch
@@ -320,7 +310,3 @@ def _reply(head: SelectorHead, pairs: Pairs, rows: np.ndarray, steps: int, ended
     if np.isfinite(after).all():
         metrics["position_bias"] = float(slot_biases(after).mean())
     return Reply(trained.weights, len(pairs), metrics)
-
-
-def _num_selectors(settings: Settings) -> int:
-    return int(settings.get("num_selectors", 1))

@@ -307,7 +307,7 @@ def test_a_head_whose_loss_is_not_finite_reports_none_and_missing_heads_are_refu
     broken = {"score.weight": np.full((1, DIM), np.nan, np.float32)}
     assert score(vector_pairs(9), several(broken, weights_of())).metrics.keys() == {"flops", "loss_1"}
     assert score(vector_pairs(0), several(weights_of())).metrics == {}
-    with pytest.raises(ConfigurationError, match="models to score: 1, not 2"):
+    with pytest.raises(ConfigurationError, match="1 models came to be scored, not 2"):
         score(vector_pairs(9), several(weights_of()), {"num_selectors": 2})
     with pytest.raises(ConfigurationError, match=r"keys such as 0/score\.weight"):
         score(vector_pairs(9), weights_of())

@@ -235,7 +235,7 @@ def test_a_loss_that_is_not_finite_is_left_out_and_models_that_do_not_fit_are_re
     broken = {**random_weights(), HEAD: np.full((1, 6), np.nan, np.float32)}
     task = Task(0, several(broken, random_weights()), "score", reply={})
     assert train(RULE, task, shard).metrics.keys() == {"flops", "loss_1"}
-    with pytest.raises(ConfigurationError, match="models to score: 2, not 3"):
+    with pytest.raises(ConfigurationError, match="2 models came to be scored, not 3"):
         train(RULE, replace(task, settings={"num_selectors": 3}), shard)
     with pytest.raises(ConfigurationError, match="lora_head needs weights of"):
         train(RULE, replace(task, weights={"0/score.weight": broken[HEAD]}), shard)
