@@ -9,7 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["conditions", "put_section", "this_command"]
+from fedpref.report.provenance import source_commit
+
+__all__ = ["conditions", "origin", "put_section", "this_command"]
 
 _HEADING = "# Benchmarks\n\nEvery section was written by its command; compare within a section only.\n"
 
@@ -18,6 +20,14 @@ def conditions() -> str:
     """What the machine grants now: a figure without it says little."""
     granted = len(os.sched_getaffinity(0))
     return f"{os.cpu_count()} cores, {granted} of them granted to this process, load {os.getloadavg()[0]:.1f}"
+
+
+def origin() -> str:
+    """The source code that is run."""
+    commit = source_commit()
+    if commit is None:
+        return "an installed package"
+    return f"commit {commit['commit'][:10]}" + (" with changes" if commit["is_changed"] else "")
 
 
 def this_command(module: str) -> list[str]:

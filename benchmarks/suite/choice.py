@@ -6,14 +6,14 @@ it and a run need not repeat it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedpref.benchmarks.suite.declared import DataSet, Method, Suite
+from fedpref.benchmarks.suite.declared import DataSet, Method, Suite, Tier
 from fedpref.errors import ConfigurationError
+from fedpref.report.storage import read_json, write_json
 
 __all__ = ["METRIC", "Choices", "best", "read_choices"]
 
@@ -26,7 +26,8 @@ class Choices:
     """Settings by data set and method.
 
     Attributes:
-        tree: of each data set, of each method, ``setting``, ``scores`` in the order of the grid, ``grid``.
+        tree: of each data set, of each method, ``setting``, ``scores`` in the order of the grid, ``grid``,
+            the ``words`` that all trials had, and ``tier`` and ``budget``, its words.
     """
 
     tree: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
@@ -35,19 +36,22 @@ class Choices:
         """The chosen setting of a method; its only one where there is no choice.
 
         Raises:
-            ConfigurationError: nothing was chosen from this grid yet.
+            ConfigurationError: nothing was chosen from this grid yet, or for other words.
         """
         if len(method.grid) == 1:
             return method.grid[0]
         found = self.tree.get(data.name, {}).get(method.name, {})
-        if [list(setting) for setting in method.grid] != found.get("grid"):
+        grid = [list(setting) for setting in method.grid]
+        if found.get("grid") != grid or found.get("words") != _words(suite, data, method):
             raise ConfigurationError(
-                f"suite {suite.name}: no options were chosen for {method.name} on {data.name} from its grid; "
+                f"suite {suite.name}: no options were chosen for {method.name} on {data.name} as they are; "
                 "add --tune"
             )
         return tuple(found["setting"])
 
-    def with_(self, data: str, method: Method, scores: Sequence[float | None]) -> Choices:
+    def with_(
+        self, suite: Suite, tier: Tier, data: DataSet, method: Method, scores: Sequence[float | None]
+    ) -> Choices:
         """These and one more; the first of equals wins, and a setting that failed has no score.
 
         Raises:
@@ -55,18 +59,35 @@ class Choices:
         """
         place = best(scores)
         if place is None:
-            raise ConfigurationError(f"{method.name} on {data}: every setting of its grid failed")
+            raise ConfigurationError(f"{method.name} on {data.name}: every setting of its grid failed")
         entry = {
             "setting": list(method.grid[place]),
             "scores": list(scores),
             "grid": [list(setting) for setting in method.grid],
+            "words": _words(suite, data, method),
+            "tier": tier.name,
+            "budget": list(tier.words),
         }
-        return Choices({**self.tree, data: {**self.tree.get(data, {}), method.name: entry}})
+        return self.over(Choices({data.name: {method.name: entry}}))
+
+    def over(self, other: Choices) -> Choices:
+        """These, and where ``other`` has some, those."""
+        names = {*self.tree, *other.tree}
+        merged = {name: {**self.tree.get(name, {}), **other.tree.get(name, {})} for name in names}
+        return Choices(merged)
+
+    def tiers(self, data: DataSet) -> list[str]:
+        """Names of the tiers whose trials chose for a data set."""
+        return sorted({entry["tier"] for entry in self.tree.get(data.name, {}).values()})
 
     def write(self, path: Path) -> None:
-        """Keep them."""
+        """Keep them.
+
+        Raises:
+            StorageError: the disk is full or not writable.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.tree, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        write_json(path, self.tree)
 
 
 def best(scores: Sequence[float | None]) -> int | None:
@@ -75,9 +96,20 @@ def best(scores: Sequence[float | None]) -> int | None:
     return -max(known)[1] if known else None
 
 
-def read_choices(suite: str, own: Path | None = None) -> Choices:
-    """What was chosen for a suite: the file of one's own if it is there, else what fedpref brings."""
-    for path in (own, _FOLDER / f"{suite}.json"):
+def read_choices(suite: Suite, own: Path | None = None) -> Choices:
+    """What was chosen for a suite: what fedpref brings, and before it what is in the file of one's own.
+
+    Raises:
+        StorageError: a file is damaged.
+    """
+    found = Choices()
+    brought = _FOLDER / f"{suite.name}.json" if suite.path is None else None
+    for path in (brought, own):
         if path is not None and path.is_file():
-            return Choices(json.loads(path.read_text(encoding="utf-8")))
-    return Choices()
+            found = found.over(Choices(read_json(path)))
+    return found
+
+
+def _words(suite: Suite, data: DataSet, method: Method) -> list[str]:
+    """What all trials of a method on a data set have in common, but for the tier's."""
+    return [*suite.words, *data.words, *method.words]

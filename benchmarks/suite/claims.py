@@ -19,7 +19,7 @@ class Verdict(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """True if the measured value lies where the claim says."""
+        """True if a value was measured and lies where the claim says."""
         least = -float("inf") if self.claim.least is None else self.claim.least
         most = float("inf") if self.claim.most is None else self.claim.most
         return self.measured is not None and least <= self.measured <= most

@@ -8,8 +8,7 @@ words: [executor=cohort]           # of every run, as after `fedpref run`
 data:
   clusters: {words: [data=synthetic, data.preset=clusters]}
   llmfao: {words: [data=jsonl, backbone=minilm], file: llmfao}
-
-Methods:
+methods:
   fedavg: {words: [strategy=fedavg], grid: [[client.l2=0], [client.l2=0.01]]}
   lore: {from: heterogeneity}      # as that suite has it
 tiers:
@@ -17,7 +16,7 @@ tiers:
 claims:                            # what must come out; may be left out
   - {claim: …, data: clusters, method: lore, than: fedavg, metric: user_accuracy, least: 0.04}
 ```
-"""
+"""  # noqa: D405, D411 - a key of YAML, no section
 
 from __future__ import annotations
 
@@ -120,6 +119,13 @@ class Claim:
     least: float | None = None
     most: float | None = None
 
+    @property
+    def asked(self) -> str:
+        """The criterion in words."""
+        minus = f" - {self.than}" if self.than else ""
+        bound = f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
+        return f"{self.metric} of {self.method}{minus} {bound}"
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -135,6 +141,7 @@ class Suite:
         methods: by name.
         tiers: by name.
         claims: to be checked.
+        path: of the file, where it is one's own; None for those that fedpref brings.
     """
 
     name: str
@@ -146,6 +153,7 @@ class Suite:
     methods: Mapping[str, Method]
     tiers: Mapping[str, Tier]
     claims: tuple[Claim, ...] = ()
+    path: Path | None = None
 
     def tier(self, name: str, methods: Sequence[str] = (), seeds: Sequence[int] = ()) -> Tier:
         """A tier, with other methods, beside its baselines, or seeds where some are given.
@@ -164,7 +172,7 @@ class Suite:
         tier = self.tiers[name]
         always = [one for one in tier.methods if one in (self.base, *_BASELINES)]
         wanted = tuple(dict.fromkeys((*always, *methods))) if methods else tier.methods
-        return replace(tier, methods=wanted, seeds=tuple(seeds) or tier.seeds)
+        return replace(tier, methods=wanted, seeds=tuple(dict.fromkeys(seeds)) or tier.seeds)
 
     def method(self, name: str) -> Method:
         """One of the suite's methods, or a strategy by its name."""
@@ -189,8 +197,15 @@ def read_suite(name: str) -> Suite:
             f"There are {', '.join(suite_names())}"
         )
     from omegaconf import OmegaConf
+    from yaml import YAMLError
 
-    return _suite(path.stem, OmegaConf.to_container(OmegaConf.load(path)))
+    try:
+        tree = OmegaConf.to_container(OmegaConf.load(path))
+    except (YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"{path} is no YAML that can be read: {str(error).splitlines()[0]}"
+        ) from error
+    return replace(_suite(path.stem, tree), path=None if path.parent == _FOLDER else path)
 
 
 def _suite(name: str, tree: Any) -> Suite:
@@ -210,9 +225,8 @@ def _suite(name: str, tree: Any) -> Suite:
         if base not in tier.methods:
             raise ConfigurationError(f"{name}.tiers.{tier.name}.methods must have the base, {base}")
     words = _words(name, tree.get("words", []))
-    claims = tuple(
-        _claim(f"{name}.claims[{i}]", entry, methods) for i, entry in enumerate(tree.get("claims", []))
-    )
+    listed = enumerate(tree.get("claims", []))
+    claims = tuple(_claim(f"{name}.claims[{i}]", entry, methods, data) for i, entry in listed)
     return Suite(name, tree["title"], tree["about"], base, words, data, methods, tiers, claims)
 
 
@@ -252,11 +266,13 @@ def _tier(
     )
 
 
-def _claim(where: str, entry: Any, methods: Mapping[str, Method]) -> Claim:
+def _claim(where: str, entry: Any, methods: Mapping[str, Method], data: Mapping[str, DataSet]) -> Claim:
     _check(where, entry, "claims", ("claim", "data", "method", "metric"))
     claim = Claim(**entry)
     if claim.least is None and claim.most is None:
         raise ConfigurationError(f"{where}: least or most is missing")
+    if claim.data.partition(",")[0] not in data:  # what follows a comma tells of newcomers
+        raise ConfigurationError(f"{where}: unknown data {claim.data}.{did_you_mean(claim.data, data)}")
     for name in (claim.method, claim.than):
         if name is not None and name not in (*methods, "oracle"):
             raise ConfigurationError(f"{where}: unknown method {name}.{did_you_mean(name, methods)}")

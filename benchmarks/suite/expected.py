@@ -12,7 +12,7 @@ from fedpref.errors import ConfigurationError
 from fedpref.evaluation.compare import Table
 from fedpref.report.provenance import source_commit, versions
 
-__all__ = ["ALLOWED", "deviations", "expected_path", "keep"]
+__all__ = ["ALLOWED", "deviations", "expected_path", "keep", "require"]
 
 ALLOWED = 0.005
 """How far an accuracy may be from what is kept: other processors round in another way."""
@@ -22,8 +22,9 @@ _FOLDER = Path(__file__).parent.parent / "expected"
 
 
 def expected_path(suite: Suite, tier: Tier) -> Path:
-    """Where the figures of a tier are kept."""
-    return _FOLDER / f"{suite.name}-{tier.name}.json"
+    """Where the figures of a tier are kept; those of a suite of one's own lie beside it."""
+    folder = _FOLDER if suite.path is None else suite.path.parent / "expected"
+    return folder / f"{suite.name}-{tier.name}.json"
 
 
 def keep(path: Path, suite: Suite, tier: Tier, tables: Sequence[Table], reason: str) -> None:
@@ -54,16 +55,19 @@ def keep(path: Path, suite: Suite, tier: Tier, tables: Sequence[Table], reason: 
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
+def require(path: Path) -> None:
+    """Raise ConfigurationError if nothing is kept."""
+    if not path.is_file():
+        raise ConfigurationError(f"{path} is absent: nothing is expected of this tier yet; add --expect WHY")
+
+
 def deviations(path: Path, tables: Sequence[Table]) -> list[str]:
     """What differs from the figures that are kept, a sentence each.
 
     Raises:
         ConfigurationError: none are kept, or they are of other seeds.
     """
-    if not path.is_file():
-        raise ConfigurationError(
-            f"{path} is absent: nothing is expected of this tier as yet; add --expect WHY"
-        )
+    require(path)
     kept = json.loads(path.read_text(encoding="utf-8"))
     expected: Mapping[str, Mapping[str, float]] = kept["figures"]
     for table in tables:

@@ -1,34 +1,31 @@
 """One run of a suite: its words, its identity, and the run directory that it leaves.
 
-A job is known by its configuration, its data file and the source code that ran it, so that no number outlives
-a change of any. Its directory is one of ``fedpref run``, and holds ``job.json`` besides.
+A job is known by its configuration, the files and plug-ins that this names, the source code that ran it and
+the versions of its packages, so that no number outlives a change of any. Its directory is one of ``fedpref
+run``, and holds ``job.json`` besides.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib
 import json
-import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import fedpref
-from fedpref.errors import CheckpointError, FedprefError
-from fedpref.report.storage import sha256_of
+from fedpref.cli.identity import inputs_sha256, source_sha256
+from fedpref.errors import CheckpointError, FedprefError, StorageError
+from fedpref.report.provenance import versions
 
 if TYPE_CHECKING:
     from fedpref.federation.federation import Federation
 
-__all__ = ["Job", "describe", "finish", "source_sha256"]
+__all__ = ["Job", "describe", "finish"]
 
 _UNIMPORTANT = ("name", "out")  # where a run is kept changes nothing in it
-_WITHOUT_INFLUENCE = ("benchmarks", "cli", "report")  # they compose, which the configuration shows, and show
 
 
 @dataclass(frozen=True)
@@ -82,10 +79,10 @@ def describe(job: Job) -> tuple[dict[str, Any], str]:
         composed = compose(words.all_overrides)
         config = plain(composed)
         check_config(config, words.allow)
-        inputs = _inputs(config)
-    parts = {name: value for name, value in config.items() if name not in _UNIMPORTANT}
-    identity = json.dumps([parts, job.is_trial, source_sha256(), inputs], sort_keys=True)
-    key = hashlib.sha256(identity.encode()).hexdigest()
+        parts = {name: value for name, value in config.items() if name not in _UNIMPORTANT}
+        inputs = inputs_sha256(parts)
+    known_by = [parts, job.is_trial, inputs, source_sha256(), versions()]
+    key = hashlib.sha256(json.dumps(known_by, sort_keys=True).encode()).hexdigest()
     description = dataclasses.asdict(job) | {"key": key, "source_sha256": source_sha256()}
     return description, OmegaConf.to_yaml(composed, resolve=False)
 
@@ -116,7 +113,7 @@ def finish(job: Job, out: Path, unfinished: Path | None = None) -> Path:
                 try:
                     return _run(federation, directory, resume=True)
                 except CheckpointError:  # it was interrupted before its first one: begin anew
-                    directory.set_status("failed", round_number=0, exit_code=3, error="no checkpoint")
+                    (directory.path / "job.json").unlink()  # so it is no run of the suite any more
         with RunDirectory.create(
             out,
             job.name,
@@ -136,7 +133,7 @@ def _run(federation: Federation, directory: Any, resume: bool) -> Path:
         federation.run(directory, resume=resume)
         directory.set_status("finished", round_number=federation.rounds, exit_code=0)
         directory.sign()
-    except CheckpointError:
+    except (CheckpointError, StorageError):
         raise
     except FedprefError as error:  # a method that fails is a result; a bug is not, and ends the suite
         directory.set_status("failed", round_number=0, exit_code=error.exit_code, error=str(error))
@@ -154,55 +151,6 @@ def _federation(job: Job) -> Federation:
     if not job.is_trial:
         return federation
     return dataclasses.replace(federation, population=population_for_choice(config, words.allow))
-
-
-def _inputs(config: Mapping[str, Any]) -> dict[str, str]:
-    """SHA-256 of the data file and of the modules of plug-ins, by path and name."""
-    found = {}
-    path = config["data"].get("path")
-    if isinstance(path, str) and Path(path).is_file():
-        found[path] = _sha256(path, Path(path).stat().st_mtime_ns)
-    for target in _targets(config):
-        module = target.rpartition(".")[0]
-        if module.partition(".")[0] not in ("fedpref", "flwr"):
-            file = getattr(importlib.import_module(module), "__file__", None)
-            if file is not None:
-                found[module] = sha256_of(Path(file))
-    return found
-
-
-@cache
-def _sha256(path: str, changed_ns: int) -> str:
-    """As ``sha256_of``, once for all jobs on a file."""
-    return sha256_of(Path(path))
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """All classes that a configuration names."""
-    if isinstance(node, Mapping):
-        for key, value in node.items():
-            if key == "_target_":
-                yield str(value)
-            else:
-                yield from _targets(value)
-    elif isinstance(node, list):
-        for value in node:
-            yield from _targets(value)
-
-
-@cache
-def source_sha256() -> str:
-    """SHA-256 of fedpref's own source code, as far as it can change a result, in the order of file names."""
-    root = Path(fedpref.__file__).parent
-    files = []
-    for folder, below, names in os.walk(root, followlinks=True):  # clients and strategies are links
-        if Path(folder) == root:
-            below[:] = [name for name in below if name not in _WITHOUT_INFLUENCE]
-        files += [Path(folder) / name for name in names if name.endswith(".py")]
-    sha = hashlib.sha256()
-    for path in sorted(files):
-        sha.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
-    return sha.hexdigest()
 
 
 def _short_hash(words: Sequence[str]) -> str:

@@ -7,11 +7,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from fedpref.benchmarks.sections import conditions
+from fedpref.benchmarks.sections import conditions, origin
 from fedpref.benchmarks.suite.claims import Verdict, verdicts
 from fedpref.benchmarks.suite.run import EXTRA, Outcome
 from fedpref.evaluation.by_group import accuracy_by_group
-from fedpref.report.provenance import source_commit
 from fedpref.report.storage import write_json
 from fedpref.report.sweep import FORMAT
 
@@ -39,8 +38,8 @@ def as_page(outcome: Outcome, out: Path) -> dict[str, Any]:
         "format": FORMAT,
         "title": suite.title,
         "about": suite.about,
-        "facts": [f"Tier {tier.name}", _origin(), conditions()],
-        "command": _command(outcome),
+        "facts": [f"Tier {tier.name}", origin(), conditions()],
+        "command": shlex.join(outcome.command),
         "chosen": list(EXTRA),
         "tables": [table.as_json() for table in outcome.tables],
         "groups": accuracy_by_group(whole, suite.base),
@@ -55,31 +54,12 @@ def as_page(outcome: Outcome, out: Path) -> dict[str, Any]:
     }
 
 
-def _command(outcome: Outcome) -> str:
-    """What made these runs and makes those of other data sets that are there."""
-    suite, tier = outcome.suite, outcome.tier
-    usual = suite.tiers[tier.name]
-    words = ["fedpref", "bench", suite.name, "--tier", tier.name]
-    words += ["--strategies", ",".join(tier.methods)] if tier.methods != usual.methods else []
-    words += ["--seeds", ",".join(map(str, tier.seeds))] if tier.seeds != usual.seeds else []
-    return shlex.join(words)
-
-
-def _origin() -> str:
-    commit = source_commit()
-    if commit is None:
-        return "an installed package"
-    return f"commit {commit['commit'][:10]}" + (" with changes" if commit["is_changed"] else "")
-
-
 def _claim(verdict: Verdict) -> dict[str, Any]:
     claim = verdict.claim
-    minus = f" - {claim.than}" if claim.than else ""
-    bound = f"at least {claim.least:g}" if claim.least is not None else f"at most {claim.most:g}"
     return {
         "claim": claim.claim,
         "data": claim.data,
-        "asked": f"{claim.metric} of {claim.method}{minus} {bound}",
+        "asked": claim.asked,
         "measured": verdict.measured,
         "holds": verdict.holds,
     }

@@ -25,7 +25,16 @@ def applies(data: DataSet, method: Method) -> bool:
 
 
 def trials(suite: Suite, tier: Tier, find: FindFile, flags: Sequence[str] = ()) -> list[Job]:
-    """A run of every setting of each grid, on training pairs alone; one seed a method and data set."""
+    """A run of every setting of each grid, on training pairs alone; one seed a method and data set.
+
+    Raises:
+        ConfigurationError: a file has no split of its own: one that is drawn would be another for every seed,
+            so that trials would see pairs that runs of other seeds are tested on.
+    """
+    for name in tier.data:
+        file = suite.data[name].file
+        if file is not None:
+            _check_split(name, find(file))
     return [
         _job(suite, tier, data, method, setting, TRIAL_SEED, True, find, flags)
         for data, method in _pairs(suite, tier)
@@ -73,12 +82,20 @@ def _job(
     return Job(suite.name, data.name, method.name, tuple(setting), seed, is_trial, words)
 
 
+def _check_split(name: str, path: str) -> None:
+    from fedpref.data.sources import PreferenceFile
+
+    if not PreferenceFile(path).rows().has_split:
+        raise ConfigurationError(f"{name}: {path} has no split; add a column split with train or test")
+
+
 def _hidden_groups(words: Sequence[str]) -> list[int]:
     """The hidden group of each client of the population that these words describe."""
     from fedpref.cli.build import population_from
     from fedpref.cli.compose import compose, parse_words, plain
 
-    people = population_from(plain(compose(parse_words(words).all_overrides)))
+    parsed = parse_words(words)
+    people = population_from(plain(compose(parsed.all_overrides)), parsed.allow)
     if people.truth is None:
         raise ConfigurationError("groups are to be told, but of these people nobody knows them")
     known = {

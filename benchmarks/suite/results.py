@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from fedpref.benchmarks.suite.declared import Suite
+from fedpref.benchmarks.suite.job import Job
 from fedpref.cli.compare import record_of
 from fedpref.evaluation.records import Person, Record
 from fedpref.report.runs import Run, read_run
-from fedpref.report.storage import read_json
 
 __all__ = ["Failure", "records_of", "score"]
 
@@ -29,20 +28,24 @@ class Failure:
     error: str
 
 
-def records_of(suite: Suite, paths: Sequence[Path]) -> tuple[list[Record], list[Failure]]:
-    """Records of finished runs, and what became of the others; in the order of the paths.
+def records_of(
+    suite: Suite, jobs: Sequence[Job], paths: Sequence[Path]
+) -> tuple[list[Record], list[Failure]]:
+    """Records of finished runs, and what became of the others; in the order of the jobs.
+
+    Names are those of the jobs: a directory may be older than a name, and two jobs may share one.
 
     A run on unseen people gives further records, one a number of pairs that they show, as data sets of their
     own.
     """
     records: list[Record] = []
     failures: list[Failure] = []
-    for path in paths:
-        job, run = read_json(path / "job.json"), read_run(path)
+    for job, path in zip(jobs, paths, strict=True):
+        run = read_run(path)
         if run.status.get("state") != "finished":
-            failures.append(Failure(job["data"], job["method"], job["seed"], str(run.status.get("error"))))
+            failures.append(Failure(job.data, job.method, job.seed, str(run.status.get("error"))))
             continue
-        records.append(_record(job, run, suite.data[job["data"]].target))
+        records.append(_record(job, run, suite.data[job.data].target))
         records += _newcomers(job, run)
     return records, failures
 
@@ -53,20 +56,23 @@ def score(path: Path, metric: str) -> float | None:
     return float(run.summary[metric]) if run.status.get("state") == "finished" else None
 
 
-def _record(job: Mapping[str, Any], run: Run, target: float | None) -> Record:
-    found = record_of(run, job["method"], job["data"])
+def _record(job: Job, run: Run, target: float | None) -> Record:
+    found = record_of(run, job.method, job.data)
     return found if target is None else replace(found, numbers={**found.numbers, **_to_target(run, target)})
 
 
-def _newcomers(job: Mapping[str, Any], run: Run) -> list[Record]:
+def _newcomers(job: Job, run: Run) -> list[Record]:
     if not run.few_shot:
         return []
     found = []
     for place, point in enumerate(run.few_shot["points"]):
         if point["shots"] in SHOTS:
             people = {one["name"]: Person(one["accuracies"][place], 1) for one in run.few_shot["people"]}
-            data = f"{job['data']}, newcomers with {point['shots']} pairs"
-            found.append(Record(job["method"], data, job["seed"], people))
+            pairs = "1 pair" if point["shots"] == 1 else f"{point['shots']} pairs"
+            data = f"{job.data}, newcomers with {pairs}"
+            # Who is unseen, and what they are asked, comes from the same draw as the rest.
+            asked = str(run.summary.get("held_out_sha256", ""))
+            found.append(Record(job.method, data, job.seed, people, asked=asked))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from fedpref.benchmarks.suite.schedule import make
 from fedpref.errors import ConfigurationError
 from fedpref.evaluation.compare import Table, tables
 from fedpref.evaluation.records import Record
+from fedpref.report.lock import RunLock
+from fedpref.report.storage import storage_errors
 
 __all__ = ["Outcome", "Setting", "run_suite"]
 
@@ -75,30 +78,58 @@ class Outcome:
     paths: Sequence[Path]
     notes: Sequence[str]
 
+    @property
+    def command(self) -> list[str]:
+        """What made these runs, and makes those of other data sets that are there."""
+        suite, tier = self.suite, self.tier
+        usual = suite.tiers[tier.name]
+        words = ["fedpref", "bench", str(suite.path or suite.name), "--tier", tier.name]
+        words += ["--strategies", ",".join(tier.methods)] if tier.methods != usual.methods else []
+        words += ["--seeds", ",".join(map(str, tier.seeds))] if tier.seeds != usual.seeds else []
+        return words
+
 
 def run_suite(suite: Suite, tier: Tier, setting: Setting) -> Outcome:
     """Make the runs of a tier that are missing, and compare.
 
     Raises:
         ConfigurationError: something in the suite is wrong, or no data set is there.
-        StorageError: the disk is full or not writable.
+        StorageError: the disk is full or not writable, or another process runs this suite in this folder.
     """
     tier, notes = _there(suite, tier, setting)
     out = setting.out / suite.name
-    choices = read_choices(suite.name, out / "chosen.json")
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(out)
+    try:
+        return _run(suite, tier, setting, notes, out)
+    finally:
+        lock.release()
+
+
+def _run(suite: Suite, tier: Tier, setting: Setting, notes: list[str], out: Path) -> Outcome:
+    choices = read_choices(suite, out / "chosen.json")
     if setting.tune:
         choices = _chosen(suite, tier, setting, choices, out)
     jobs = plan.runs(suite, tier, choices, setting.find, setting.flags)
     paths = make(jobs, out, setting.workers, _telling(setting.say), setting.address)
-    records, failures = records_of(suite, paths)
-    broken = {(failure.data, failure.method) for failure in failures}
-    whole = [record for record in records if (record.data, record.name) not in broken]  # rows have all seeds
+    records, failures = records_of(suite, jobs, paths)
+    runs = Counter((record.data, record.name) for record in records)
+    whole = [record for record in records if runs[record.data, record.name] == len(tier.seeds)]
     metrics = [
         metric
         for metric in (*METRICS, *EXTRA, *HIDDEN)
         if metric in METRICS or any(metric in record.numbers for record in whole)
     ]
-    compared = tables(whole, metrics, suite.base) if whole else ()
+    left_out = [
+        (d, m) for d in tier.data for m in tier.methods if not plan.applies(suite.data[d], suite.method(m))
+    ]
+    notes += [f"{m} is not on {d}: nobody knows the groups that it is to be told." for d, m in left_out]
+    for name in tier.data:
+        others = [each for each in choices.tiers(suite.data[name]) if each != tier.name]
+        notes += [f"{name}: options were chosen by trials of the tier {each}." for each in others]
+    base = suite.base if any(record.name == suite.base for record in whole) else None  # it may have failed
+    compared = tables(whole, metrics, base) if whole else ()
     return Outcome(suite, tier, choices, compared, records, failures, jobs, paths, notes)
 
 
@@ -112,7 +143,8 @@ def _chosen(suite: Suite, tier: Tier, setting: Setting, choices: Choices, out: P
     }
     for data, name in dict.fromkeys((job.data, job.method) for job in jobs):
         method = suite.method(name)
-        choices = choices.with_(data, method, [scores[data, name, own] for own in method.grid])
+        own = [scores[data, name, setting] for setting in method.grid]
+        choices = choices.with_(suite, tier, suite.data[data], method, own)
     choices.write(out / "chosen.json")
     return choices
 

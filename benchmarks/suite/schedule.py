@@ -6,6 +6,9 @@ What is finished is found by its key and not made again; what was interrupted go
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from pathlib import Path
@@ -81,7 +84,7 @@ def _each(
             yield key, finish(job, out, begun.get(key))
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+    with ProcessPoolExecutor(workers, context, _die_with_parent) as pool:
         waiting: dict[Future[Path], str] = {
             pool.submit(finish, job, out, begun.get(key)): key for key, job in jobs.items()
         }
@@ -93,6 +96,18 @@ def _each(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _die_with_parent() -> None:
+    """A worker whose parent was killed would go on, and then wait for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _on_ray(

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpref.benchmarks.sections import conditions, put_section
+from fedpref.benchmarks.sections import conditions, origin, put_section
 from fedpref.benchmarks.suite.claims import Verdict, verdicts
 from fedpref.benchmarks.suite.run import EXTRA, Outcome
 from fedpref.evaluation.compare import Table
 from fedpref.report.compare import as_markdown, as_table
-from fedpref.report.provenance import source_commit
 from fedpref.report.ranks import mean_ranks, ranks_in
 
 __all__ = ["put_section_of", "text"]
@@ -29,14 +28,9 @@ def text(outcome: Outcome) -> str:
 def put_section_of(file: Path, outcome: Outcome) -> None:
     """Write the section of a suite and tier into a file of sections, with commit, command and conditions."""
     suite, tier = outcome.suite, outcome.tier
-    commit = source_commit()
-    origin = "an installed package" if commit is None else f"commit {commit['commit'][:10]}"
-    if commit is not None and commit["is_changed"]:
-        origin += " with changes"
-    about = f"{suite.about}\n\nTier {tier.name}, {origin}, {conditions()}."
+    about = f"{suite.about}\n\nTier {tier.name}, {origin()}, {conditions()}."
     body = "\n\n".join([about, *_tables(outcome, as_markdown), *_rest(outcome)])
-    command = ["fedpref", "bench", suite.name, "--tier", tier.name]
-    put_section(file, f"{suite.title} ({tier.name})", command, body)
+    put_section(file, f"{suite.title} ({tier.name})", outcome.command, body)
 
 
 def _tables(outcome: Outcome, form: Format) -> list[str]:
@@ -70,9 +64,12 @@ def _chosen(table: Table) -> list[str]:
 def _rest(outcome: Outcome) -> list[str]:
     parts = []
     if len(outcome.tables) > 1:
-        ranks = mean_ranks(ranks_in([table.as_json() for table in outcome.tables]))
+        own = [table.as_json() for table in outcome.tables if table.data in outcome.tier.data]
+        ranks = mean_ranks(ranks_in(own))
         listed = ", ".join(f"{name} {rank:.1f}" for name, rank in ranks.items())
-        parts.append(f"Mean rank over data sets: {listed}.")
+        others = [name for name in outcome.tier.methods if name not in ranks]
+        unranked = f" Not on all of them: {', '.join(others)}." if others else ""
+        parts.append(f"Mean rank over data sets: {listed}.{unranked}")
     parts += [_claims(verdicts(outcome.suite.claims, outcome.tables))] if outcome.suite.claims else []
     if outcome.failures:
         listed = "\n".join(f"- {f.data}, {f.method}, seed {f.seed}: {f.error}" for f in outcome.failures)
@@ -81,19 +78,20 @@ def _rest(outcome: Outcome) -> list[str]:
 
 
 def _claims(found: Sequence[Verdict]) -> str:
-    holding = sum(verdict.holds for verdict in found)
+    measured = [verdict for verdict in found if verdict.measured is not None]
+    holding = sum(verdict.holds for verdict in measured)
     lines = [
         "| claim | data | asked | measured | holds |",
         "| --- | --- | --- | ---: | --- |",
         *map(_claim, found),
     ]
-    return "\n".join([*lines, "", f"{holding} of {len(found)} claims hold."])
+    told = f"{holding} of {len(measured)} claims that were measured hold; there are {len(found)}."
+    return "\n".join([*lines, "", told])
 
 
 def _claim(verdict: Verdict) -> str:
     claim = verdict.claim
-    minus = f" - {claim.than}" if claim.than else ""
-    bound = f"at least {claim.least:g}" if claim.least is not None else f"at most {claim.most:g}"
-    measured = "not measured" if verdict.measured is None else f"{verdict.measured:.3f}"
-    asked = f"{claim.metric} of {claim.method}{minus} {bound}"
-    return f"| {claim.claim} | {claim.data} | {asked} | {measured} | {'yes' if verdict.holds else '**no**'} |"
+    if verdict.measured is None:
+        return f"| {claim.claim} | {claim.data} | {claim.asked} | not measured | - |"
+    holds = "yes" if verdict.holds else "**no**"
+    return f"| {claim.claim} | {claim.data} | {claim.asked} | {verdict.measured:.3f} | {holds} |"

@@ -268,7 +268,9 @@ def compare(
 @app.command()
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN|SWEEP", help="run directory, or a folder of some")],
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="file [default: report.html in it]")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="file or folder [default: report.html in it]")
+    ] = None,
     tier: Annotated[str, typer.Option(help="of a suite; else the one that ended last")] = "",
 ) -> None:
     """Write one page about a run, a sweep or a suite: fedpref report bench/heterogeneity -o page.html.
@@ -341,7 +343,9 @@ def data_inspect(context: typer.Context) -> None:
 def data_get(
     name: Annotated[str, typer.Argument(help="llmfao, ukpconvarg, mtbench or polis")],
     to: Annotated[Path | None, typer.Option(help="folder to write to, else the cache")] = None,
-    accept: Annotated[str | None, typer.Option(help="SHA-256 of the originals, once compared")] = None,
+    accept: Annotated[
+        str | None, typer.Option(help="digest that the first call printed, once you compared it")
+    ] = None,
     debug: Annotated[bool, typer.Option(help="show tracebacks")] = False,
 ) -> None:
     """Fetch real preferences that others published, and convert them: fedpref data get NAME."""

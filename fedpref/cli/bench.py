@@ -86,20 +86,26 @@ def bench(asked: Asked) -> int:
         raise ConfigurationError(f"--jobs {asked.jobs} must be 0, which is one a core, or more")
     suites = [read_suite(name) for name in asked.suites or suite_names()]
     tiers = [suite.tier(asked.tier, asked.strategies, asked.seeds) for suite in suites]
-    if asked.check and (asked.strategies or asked.seeds):
-        raise ConfigurationError("--check compares whole tiers; leave --strategies and --seeds out")
+    if (asked.check or asked.expect) and (asked.strategies or asked.seeds):
+        raise ConfigurationError(
+            "--check and --expect are for whole tiers; leave --strategies and --seeds out"
+        )
+    paths = [expected.expected_path(suite, tier) for suite, tier in zip(suites, tiers, strict=True)]
+    for path in paths if asked.check and not asked.expect else ():
+        expected.require(path)
     workers = asked.jobs or len(os.sched_getaffinity(0))
     setting = Setting(asked.out, workers, _finder(asked), print, asked.flags, asked.tune, asked.address)
     wrong: list[str] = []
-    for suite, tier in zip(suites, tiers, strict=True):
+    for suite, tier, path in zip(suites, tiers, paths, strict=True):
         print(f"{suite.title}: {_size(tier)}, {tier.cost}", flush=True)
         outcome = run_suite(suite, tier, setting)
         keep_outcome(outcome, asked.out / suite.name)
         print(f"\n{text(outcome)}\n", flush=True)
         if asked.markdown is not None:
             put_section_of(asked.markdown, outcome)
-        path = expected.expected_path(suite, tier)
-        if asked.expect:
+        if asked.expect and outcome.failures:
+            wrong += [f"{suite.name}: {one}; nothing is kept" for one in _failed(outcome)]
+        elif asked.expect:
             expected.keep(path, suite, outcome.tier, outcome.tables, asked.expect)
             print(f"kept  {path}")
         if asked.check:
@@ -115,10 +121,13 @@ def _failed(outcome: Outcome) -> list[str]:
 
 
 def _size(tier: Tier) -> str:
-    return f"{len(tier.data)} data sets, {len(tier.methods)} methods, {len(tier.seeds)} seeds"
+    counts = {"data set": len(tier.data), "method": len(tier.methods), "seed": len(tier.seeds)}
+    return ", ".join(f"{count} {word}{'s' if count != 1 else ''}" for word, count in counts.items())
 
 
 def _finder(asked: Asked) -> Callable[[str], str]:
     from fedpref.data.originals import set_path
 
+    if asked.data is not None and not asked.data.is_dir():
+        raise ConfigurationError(f"--data {asked.data} is no folder; give the one that holds NAME.jsonl.gz")
     return lambda name: str(set_path(name, asked.data).resolve())

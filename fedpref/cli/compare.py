@@ -28,6 +28,7 @@ __all__ = [
 _NOT_SETTINGS = ("seed", "out")
 _UNTOLD = ("seed", "out", "name")  # overrides that do not tell rows apart
 _NO_OVERRIDES = "defaults"
+_SHOWN = 5  # folders of runs that a message names
 
 
 def compare_runs(paths: Sequence[Path], metrics: Sequence[str] = ()) -> dict[str, Any]:
@@ -93,8 +94,21 @@ def runs_at(path: Path) -> list[Run]:
         folder for folder in folders if not folder.is_symlink()
     ]  # the link to the latest is no other run
     if not below:
-        raise StorageError(f"{path} is not a run directory, and there is none right below it")
+        raise StorageError(
+            f"{path} is not a run directory, and there is none right below it{_runs_further_below(path)}"
+        )
     return [read_run(folder) for folder in below]
+
+
+def _runs_further_below(path: Path) -> str:
+    """Names the folders with runs, as deep as those of suites lie: one of them was meant."""
+    manifests = [*path.glob("*/*/manifest.json"), *path.glob("*/*/*/manifest.json")]
+    runs = [file.parent for file in manifests if (file.parent / "config.yaml").is_file()]
+    folders = sorted({str(run.parent) for run in runs if not run.is_symlink()})
+    if not folders:
+        return ""
+    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+    return f"; there are some in {', '.join(folders[:_SHOWN])}{more}"
 
 
 def record_of(run: Run, name: str, data: str = "") -> Record:

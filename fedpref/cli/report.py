@@ -10,6 +10,8 @@ from fedpref.errors import ConfigurationError, StorageError, did_you_mean
 
 __all__ = ["report"]
 
+_PAGE = "report.html"
+
 
 def report(path: Path, out: Path | None = None, tier: str = "") -> Path:
     """Write the page and return its path.
@@ -17,7 +19,7 @@ def report(path: Path, out: Path | None = None, tier: str = "") -> Path:
     Args:
         path: a run directory, whose ``report.html`` is written anew; a folder of run directories; or the
             folder of a suite, such as ``bench/heterogeneity``.
-        out: file to write; None writes ``report.html`` into ``path``.
+        out: file to write, or a folder for ``report.html``; None writes it into ``path``.
         tier: of a suite; empty takes the one that ended last.
 
     Raises:
@@ -26,6 +28,8 @@ def report(path: Path, out: Path | None = None, tier: str = "") -> Path:
     """
     from fedpref.report.sweep import write_sweep
 
+    if out is not None and out.is_dir():
+        out = out / _PAGE
     if out is not None and not out.parent.is_dir():
         raise StorageError(f"cannot write {out}: there is no folder {out.parent}")
     is_run = (path / "manifest.json").is_file()
@@ -34,7 +38,7 @@ def report(path: Path, out: Path | None = None, tier: str = "") -> Path:
         raise ConfigurationError(f"--tier {tier} is for the folder of a suite that fedpref bench has ended")
     if is_run:
         return _of_run(path, out)
-    page = out or path / "report.html"
+    page = out or path / _PAGE
     if kept:
         return write_sweep(_outcome(kept, tier), page)
     _check_suites(path)

@@ -77,7 +77,7 @@ def opened(folder: Path, study: Mapping[str, Any]) -> Iterator[None]:
             if differs:
                 raise ConfigurationError(
                     f"--storage {folder} holds another search ({', '.join(differs)} differ): choose another "
-                    "folder, or go on with the command in its study.json"
+                    "folder, or restore what differs and go on with the command in its study.json"
                 )
         else:
             write_json(path, plain)

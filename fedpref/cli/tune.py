@@ -10,7 +10,7 @@ import math
 import shlex
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -144,14 +144,20 @@ def _search_of(space: Sequence[Dimension], words: Sequence[str], allow: Sequence
     from fedpref.cli.choice import population_for_choice
     from fedpref.cli.compose import plain
 
-    first = {dimension.key: dimension.samples[0] for dimension in space}
-    config = _composed([*words, *overrides(first)])
+    config = _composed([*words, *overrides(next(_sampled(space)))])
     population = population_for_choice(plain(config), allow)
     search = _Search(space, tuple(words), tuple(allow), population, config)
+    for point in _sampled(space):
+        _rehearsed(search, point)
+    return search
+
+
+def _sampled(space: Sequence[Dimension]) -> Iterator[Point]:
+    """Points with each sample of each option at least once."""
+    first = {dimension.key: dimension.samples[0] for dimension in space}
     for dimension in space:
         for value in dimension.samples if dimension is space[0] else dimension.samples[1:]:
-            _rehearsed(search, {**first, dimension.key: value})
-    return search
+            yield {**first, dimension.key: value}
 
 
 def _rehearsed(search: _Search, point: Point) -> Federation:
@@ -173,6 +179,7 @@ def _study(search: _Search) -> dict[str, Any]:
     """What decides the numbers of a search."""
     from omegaconf import OmegaConf
 
+    from fedpref.cli.identity import source_sha256
     from fedpref.report.provenance import versions
 
     # Interpolations stay as they are written, so that no value of the environment reaches a file.
@@ -183,11 +190,28 @@ def _study(search: _Search) -> dict[str, Any]:
         "command": ["fedpref", "tune", *search.words, *map(str, search.space)],
         "space": [str(dimension) for dimension in search.space],
         "config": {name: value for name, value in written.items() if name not in _UNIMPORTANT},
+        "inputs": _inputs(search),
+        "source_sha256": source_sha256(),
         "clients": len(people),
         "training_pairs": sum(len(shard.pairs) for shard in people.shards),
         "validation_pairs": sum(len(asked.pairs) for asked in people.held_out),
         "versions": {**versions(), "optuna": str(require_optuna().__version__)},
     }
+
+
+def _inputs(search: _Search) -> dict[str, str]:
+    """Digests of what the first point names outside itself, and of what others name instead of it."""
+    from fedpref.cli.compose import plain
+    from fedpref.cli.identity import inputs_sha256
+
+    found: dict[str, str] = {}
+    for point in _sampled(search.space):
+        config = plain(_composed([*search.words, *overrides(point)]))
+        parts = {name: value for name, value in config.items() if name not in _UNIMPORTANT}
+        for key, sha256 in inputs_sha256(parts).items():
+            if found.setdefault(key, sha256) != sha256:
+                found[f"{' '.join(overrides(point))}: {key}"] = sha256
+    return found
 
 
 def _trials(search: _Search, storage: Path, num_trials: int) -> list[Trial]:

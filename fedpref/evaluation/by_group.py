@@ -39,7 +39,9 @@ def accuracy_by_group(records: Sequence[Record], base: str | None = None) -> lis
 
 
 def _group(records: Sequence[Record], group: int, base: str | None) -> dict[str, Any]:
-    (table,) = tables(list(_members(records, group)), (_METRIC,), base)
+    members = list(_members(records, group))
+    has_base = any(record.name == base for record in members)
+    (table,) = tables(members, (_METRIC,), base if has_base else None)
     rows = [{"name": row.name, **_plain(row.cells[_METRIC])} for row in table.rows]
     return {"group": group, "num_people": table.num_people, "seeds": list(table.seeds), "rows": rows}
 

@@ -120,7 +120,7 @@ def tables(
     Args:
         records: at least one; in which order the seeds come changes nothing.
         metrics: of ``PEOPLE_METRICS``, or keys of ``numbers``; a row has those that all its records have.
-        base: the method to compare with; None takes the first.
+        base: the method to compare with; None takes the first, as does a data set without a run of it.
 
     Raises:
         ConfigurationError: two records are of one method, data set and seed; rows were not asked the same in
@@ -134,11 +134,16 @@ def tables(
     by_data: dict[str, list[Record]] = {}
     for record in records:
         by_data.setdefault(record.data, []).append(record)
+    if base is not None and base not in (names := {record.name for record in records}):
+        raise ConfigurationError(
+            f"no run is of {base!r}, which is to compare with.{did_you_mean(base, names)}"
+        )
     return tuple(_table(data, of, metrics, base) for data, of in by_data.items())
 
 
 def _table(data: str, records: Sequence[Record], metrics: Sequence[str], base: str | None) -> Table:
-    methods = methods_of(records, base)
+    has_base = any(record.name == base for record in records)
+    methods = methods_of(records, base if has_base else None)
     first, *_ = methods
     people = sorted({name for record in methods[first].values() for name in record.people})
     values = _values({name: list(runs.values()) for name, runs in methods.items()}, people, metrics)
@@ -152,7 +157,10 @@ def _table(data: str, records: Sequence[Record], metrics: Sequence[str], base: s
         }
         rows.append(Row(name, cells))
     seeds = tuple(methods[first])
-    return Table(data, seeds, len(people), tuple(rows), tuple(_notes(records, len(seeds), len(people))))
+    notes = [*_notes(records, len(seeds), len(people))]
+    if base is not None and not has_base:
+        notes.append(f"There is no run of {base} here: differences are to {first}.")
+    return Table(data, seeds, len(people), tuple(rows), tuple(notes))
 
 
 def _notes(records: Sequence[Record], num_seeds: int, num_people: int) -> Iterator[str]:

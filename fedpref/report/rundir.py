@@ -106,7 +106,7 @@ class RunDirectory:
             write_text(path / "overrides.yaml", overrides)
             manifest = {
                 "name": name,
-                "started": started.astimezone().isoformat(timespec="seconds"),
+                "started": started.astimezone().isoformat(timespec="microseconds"),
                 "config_hash": config_hash,
                 "seed": seed,
                 "command": list(command),

@@ -36,16 +36,16 @@ def test_the_best_setting_is_the_first_of_equals_and_never_one_that_failed() -> 
     assert best([0.5, 0.7, 0.7]) == 1
     assert best([None, 0.1, None]) == 1
     assert best([None, None]) is None
-    chosen = Choices().with_("easy", GRID, [0.5, None, 0.8])
+    chosen = Choices().with_(SUITE, TIER, EASY, GRID, [0.5, None, 0.8])
     assert chosen.setting(SUITE, EASY, GRID) == ("a=3",)
     with pytest.raises(ConfigurationError, match="every setting of its grid failed"):
-        Choices().with_("easy", GRID, [None, None, None])
+        Choices().with_(SUITE, TIER, EASY, GRID, [None, None, None])
 
 
 def test_a_choice_is_of_one_grid_and_survives_its_file(tmp_path: Path) -> None:
-    chosen = Choices().with_("easy", GRID, [0.5, 0.6, 0.4])
+    chosen = Choices().with_(SUITE, TIER, EASY, GRID, [0.5, 0.6, 0.4])
     chosen.write(tmp_path / "chosen.json")
-    again = read_choices("mine", tmp_path / "chosen.json")
+    again = read_choices(SUITE, tmp_path / "chosen.json")
     assert again.setting(SUITE, EASY, GRID) == ("a=2",)
     other = Method("base", (), (("a=1",), ("a=5",)))
     with pytest.raises(ConfigurationError, match="no options were chosen for base on easy"):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 
 from fedpref.benchmarks.suite import plan
 from fedpref.benchmarks.suite.choice import Choices
 from fedpref.benchmarks.suite.declared import DataSet, Method, Suite, Tier
+from fedpref.errors import ConfigurationError
 
 GRID = (("client.l2=0",), ("client.l2=1",))
 TINY = ("data=synthetic", "data.preset=tiny", "data.form=attributes")
@@ -26,8 +29,11 @@ SUITE = Suite(
     {},
 )
 TIER = Tier("small", ("tiny", "real"), ("base", "told"), (3, 4), ("rounds=5",), "nothing")
+BASE = SUITE.methods["base"]
 CHOICES = (
-    Choices().with_("tiny", SUITE.methods["base"], [0.1, 0.2]).with_("real", SUITE.methods["base"], [1, 0])
+    Choices()
+    .with_(SUITE, TIER, SUITE.data["tiny"], BASE, [0.1, 0.2])
+    .with_(SUITE, TIER, SUITE.data["real"], BASE, [1, 0])
 )
 
 
@@ -72,8 +78,14 @@ def test_who_is_told_gets_the_hidden_group_of_each_client() -> None:
     assert groups == str([int(people.truth.groups[client]) for client in range(len(people))]).replace(" ", "")
 
 
-def test_trials_try_every_setting_on_a_seed_that_no_tier_has() -> None:
-    jobs = plan.trials(SUITE, TIER, find)
+def test_trials_try_every_setting_on_a_seed_that_no_tier_has(tmp_path: Path) -> None:
+    row = {"prompt": "p", "chosen": "a", "rejected": "b", "annotator": "x"}
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(row | {"split": "train"}) + "\n")
+    jobs = plan.trials(SUITE, TIER, lambda name: str(file))
+    file.write_text(json.dumps(row) + "\n")
+    with pytest.raises(ConfigurationError, match="has no split"):
+        plan.trials(SUITE, TIER, lambda name: str(file))
     assert [(job.data, job.setting) for job in jobs] == list(itertools.product(["tiny", "real"], GRID))
     assert all(
         job.is_trial and job.seed == plan.TRIAL_SEED and job.words[-1] == "seed=1000000" for job in jobs

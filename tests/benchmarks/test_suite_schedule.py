@@ -72,8 +72,15 @@ def test_configuration_and_source_are_the_identity_and_the_folder_is_not(
     assert key == key_of(replace(JOB, words=(*WORDS, "out=elsewhere", "name=other")))
     assert key != key_of(replace(JOB, words=(*WORDS, "seed=1")))
     assert key != key_of(replace(JOB, is_trial=True))
-    monkeypatch.setattr(job_module, "source_sha256", lambda: "changed")
-    assert key != key_of(JOB)
+    for name, changed in (
+        ("source_sha256", lambda: "changed"),
+        ("versions", lambda: {"python": "4.0"}),
+        ("inputs_sha256", lambda config: {"data.path": "changed"}),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(job_module, name, changed)
+            assert key != key_of(JOB), name
+    assert key == key_of(JOB)
 
 
 def test_a_run_that_fails_is_a_result_and_one_that_cannot_begin_is_an_error(tmp_path: Path) -> None:

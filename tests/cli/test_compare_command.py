@@ -82,6 +82,21 @@ def test_runs_that_differ_in_their_seed_share_a_row_named_by_what_differs(runs: 
     assert again["rows"] == json.loads(json.dumps(found["rows"]))
 
 
+def test_a_folder_with_runs_further_below_names_where_they_are(runs: Runs, fedpref: Run) -> None:
+    for number in range(6):
+        runs(to=f"t{number}")
+    Path("runs/latest").symlink_to("t0/base-s0")
+    code, _, err = fedpref("compare", "runs")
+    assert code == 4
+    told = "; there are some in runs/t0, runs/t1, runs/t2, runs/t3, runs/t4 and 1 more"
+    assert err.rstrip().endswith("runs is not a run directory, and there is none right below it" + told)
+    code, _, err = fedpref("compare", ".")  # as bench/ lies above its suites
+    assert code == 4 and told in err
+    (Path("runs") / "empty").mkdir()
+    code, _, err = fedpref("compare", "runs/empty")
+    assert code == 4 and err.rstrip().endswith("there is none right below it")
+
+
 def test_the_order_in_which_seeds_are_named_changes_nothing(runs: Runs) -> None:
     base, other = runs("base", (0, 1)), runs("local", (0, 1))
     assert compare_runs([*base, *other]) == compare_runs([base[1], other[1], base[0], other[0]])

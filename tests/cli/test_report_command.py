@@ -141,14 +141,14 @@ def test_a_suite_keeps_an_outcome_a_tier_and_the_last_is_shown(suite: Path, fedp
     change(suite, "outcome-small.json", ended="2001-01-01T00:00:00+00:00")
     change(suite, "outcome-smoke.json", ended="2002-01-01T00:00:00+00:00")
     last = report(suite).read_text(encoding="utf-8")
-    assert "Tier smoke" in last and "fedpref bench mine --tier smoke" in last
+    assert "Tier smoke" in last and f"fedpref bench {suite.parents[1] / 'mine.yaml'} --tier smoke" in last
     other = report(suite, suite.parent / "small.html", "small").read_text(encoding="utf-8")
     assert "Tier small" in other and "A &lt;small&gt; suite" in other
     assert "Nothing is for free." in other and "✗ no" in other
     assert len(small["runs"]) == 4 and all(
         (suite / run["path"] / "users.json").is_file() for run in small["runs"]
     )
-    assert re.findall(r"fedpref run .*strategy=(\w+) .* seed=(\d)", other) == [
+    assert re.findall(r"fedpref run .*strategy=(\w+).* seed=(\d)", other) == [
         ("fedavg", "0"),
         ("fedavg", "1"),
         ("fedprox", "0"),
@@ -198,6 +198,23 @@ def test_the_page_of_a_run_is_written_anew_and_stays_signed(swept: Path, tmp_pat
     signed = json.loads((run / "manifest.json").read_text())["sha256"]
     assert signed["report.html"] == sha256_of(run / "report.html") == sha256_of(copy)
     assert signed["notes.json"] != sha256_of(run / "notes.json")  # what else was changed stays visible
+
+
+def test_the_page_goes_into_a_folder_that_is_named(
+    swept: Path, suite: Path, folder: Path, fedpref: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = next(path.parent for path in sorted(swept.glob("*/manifest.json")))
+    for of in (run, swept, suite):
+        (into := folder / f"pages-of-{of.name}").mkdir()
+        code, out, _ = fedpref("report", str(of), "-o", str(into))
+        assert code == 0 and Path(out.strip()) == into / "report.html"
+        page = (into / "report.html").read_bytes()
+        assert b"</html>" in page
+        monkeypatch.chdir(into)
+        (into / "report.html").unlink()
+        assert fedpref("report", str(of), "-o", ".")[0] == 0
+        assert (into / "report.html").read_bytes() == page
+        assert [path.name for path in into.iterdir()] == ["report.html"]
 
 
 def test_what_cannot_be_shown_is_an_error_with_a_clear_line(folder: Path, swept: Path) -> None:

@@ -194,6 +194,44 @@ def test_the_folder_of_another_search_is_not_mixed_with_this_one(fedpref: Run, f
     assert fedpref("tune", *turned, *TO_S, "--trials", "1")[0] == 0
 
 
+def test_a_search_goes_on_only_on_the_files_and_the_source_that_it_began_with(
+    fedpref: Run, folder: Path, people: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = ("data=jsonl", f"data.path={people}", "backbone.dense_dim=16", "rounds=1", LR)
+    words = ("tune", *of, *TO_S, "--trials", "1")
+    assert fedpref(*words)[0] == 0
+    before = {path: path.read_bytes() for path in (folder / "s").rglob("*.json")}
+    with monkeypatch.context() as patch:
+        patch.setattr("fedpref.cli.identity.source_sha256", lambda: "changed")
+        code, _, err = fedpref(*words)
+        assert code == 2 and "holds another search (source_sha256 differ)" in err
+    rows = people.read_text().splitlines(keepends=True)
+    turned = {**json.loads(rows[0]), "chosen": json.loads(rows[0])["rejected"]}
+    turned["rejected"] = json.loads(rows[0])["chosen"]  # as many pairs of the same people
+    people.write_text(json.dumps(turned) + "\n" + "".join(rows[1:]))
+    code, _, err = fedpref(*words)
+    assert code == 2 and "holds another search (inputs differ)" in err
+    assert {path: path.read_bytes() for path in (folder / "s").rglob("*.json")} == before
+    people.write_text("".join(rows))
+    assert fedpref(*words)[0] == 0
+
+
+def test_every_file_that_is_searched_is_among_the_inputs(fedpref: Run, folder: Path) -> None:
+    """A configuration of one point names one of them."""
+    columns = "device,kind,flops_per_s,memory_bytes,down_bytes_per_s,up_bytes_per_s,latency_s\n"
+    for name, flops_per_s in (("a.csv", "1e9"), ("b.csv", "1e10")):
+        (folder / name).write_text(f"{columns}phone,cpu,{flops_per_s},4e9,1e6,1e6,0.1\n")
+    words = ("tune", *TINY, "fleet=traces", "fleet.path=choice(a.csv,b.csv)", *TO_S, "--trials", "1")
+    code, _, err = fedpref(*words)
+    assert code == 0, err
+    first, second = ((folder / name).read_text() for name in ("a.csv", "b.csv"))
+    for changed in ((first, first), (second, first), (second, second)):
+        for name, text in zip(("a.csv", "b.csv"), changed, strict=True):
+            (folder / name).write_text(text)
+        code, _, err = fedpref(*words)
+        assert code == 2 and "(inputs differ)" in err
+
+
 def test_a_folder_in_use_and_a_damaged_record_are_storage_errors(fedpref: Run, folder: Path) -> None:
     from fedpref.report.lock import RunLock
 

@@ -1,0 +1,100 @@
+"""A suite from its words to its tables: newcomers, runs that fail, names that change, a second process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedpref.benchmarks.suite.declared import DataSet, Method, Suite, Tier
+from fedpref.benchmarks.suite.run import Outcome, Setting, run_suite
+from fedpref.errors import ConfigurationError, StorageError
+from fedpref.report.lock import RunLock
+
+WORDS = (
+    "data=synthetic",
+    "data.preset=tiny",
+    "data.form=attributes",
+    "checkpoint.every=9",
+)
+TIER = Tier("smoke", ("tiny",), ("fedavg", "ridge"), (0, 1), ("rounds=2",), "nothing")
+SUITE = Suite(
+    "mine",
+    "T",
+    "A",
+    "fedavg",
+    WORDS,
+    {"tiny": DataSet("tiny", ("data.unseen=3",))},
+    {
+        "fedavg": Method("fedavg", ("client=linear_reward",)),
+        "ridge": Method("ridge", ("client=personal_ridge", "client.local_steps=2")),
+    },
+    {"smoke": TIER},
+)
+
+
+def outcome(out: Path, suite: Suite = SUITE, tier: Tier = TIER, tune: bool = False) -> Outcome:
+    def find(name: str) -> str:
+        raise ConfigurationError(f"{name}: no file")
+
+    return run_suite(suite, tier, Setting(out, 1, find, lambda line: None, tune=tune))
+
+
+def test_newcomers_have_tables_of_their_own_although_the_base_is_not_personal(tmp_path: Path) -> None:
+    found = outcome(tmp_path)
+    seen, *newcomers = found.tables
+    assert [row.name for row in seen.rows] == ["fedavg", "ridge"]
+    assert [table.data for table in newcomers] == [
+        f"tiny, newcomers with {shots}" for shots in ("0 pairs", "1 pair", "5 pairs", "20 pairs", "100 pairs")
+    ]
+    assert all([row.name for row in table.rows] == ["ridge"] for table in newcomers)
+    assert all("no run of fedavg here" in " ".join(table.notes) for table in newcomers)
+
+
+def test_a_method_that_fails_is_listed_and_the_others_stay(tmp_path: Path) -> None:
+    spoilt = Method("fedavg", ("client=linear_reward", "client.lr=1e300", "client.local_steps=3"))
+    found = outcome(tmp_path, replace(SUITE, methods={**SUITE.methods, "fedavg": spoilt}))
+    assert [(one.data, one.method, one.seed) for one in found.failures] == [
+        ("tiny", "fedavg", 0),
+        ("tiny", "fedavg", 1),
+    ]
+    assert [row.name for row in found.tables[0].rows] == ["ridge"]
+
+
+def test_a_method_that_is_renamed_is_not_run_again_and_has_its_new_name(tmp_path: Path) -> None:
+    before = outcome(tmp_path)
+    methods = {"fedavg": SUITE.methods["fedavg"], "mine": replace(SUITE.methods["ridge"], name="mine")}
+    after = outcome(tmp_path, replace(SUITE, methods=methods), replace(TIER, methods=("fedavg", "mine")))
+    assert list(after.paths) == list(before.paths)
+    assert [row.name for row in after.tables[0].rows] == ["fedavg", "mine"]
+
+
+def test_options_are_chosen_for_the_words_that_are_run(tmp_path: Path) -> None:
+    grid = Method("ridge", SUITE.methods["ridge"].words, (("client.ridge=1",), ("client.ridge=4",)))
+    suite = replace(SUITE, methods={**SUITE.methods, "ridge": grid})
+    with pytest.raises(ConfigurationError, match="add --tune"):
+        outcome(tmp_path, suite)
+    chosen = outcome(tmp_path, suite, tune=True).choices
+    assert outcome(tmp_path, suite).choices == chosen
+    changed = replace(suite, data={"tiny": DataSet("tiny", ("data.unseen=3", "data.flips=0.2"))})
+    with pytest.raises(ConfigurationError, match="add --tune"):
+        outcome(tmp_path, changed)
+
+
+def test_a_data_set_without_its_file_is_left_out_with_a_note(tmp_path: Path) -> None:
+    suite = replace(SUITE, data={**SUITE.data, "real": DataSet("real", ("data=jsonl",), "llmfao")})
+    found = outcome(tmp_path, suite, replace(TIER, data=("tiny", "real"), methods=("fedavg",)))
+    assert found.tier.data == ("tiny",) and found.notes == ["real is left out: llmfao: no file"]
+    with pytest.raises(ConfigurationError, match="no data set is there"):
+        outcome(tmp_path, suite, replace(TIER, data=("real",)))
+
+
+def test_a_second_process_in_one_folder_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    lock = RunLock(tmp_path / "mine")
+    try:
+        with pytest.raises(StorageError, match="in use"):
+            outcome(tmp_path)
+    finally:
+        lock.release()
