@@ -159,8 +159,11 @@ def _there(suite: Suite, tier: Tier, setting: Setting) -> tuple[Tier, list[str]]
                 setting.find(file)
             kept.append(name)
         except ConfigurationError as error:
-            notes.append(f"{name} is left out: {error}")
-            setting.say(notes[-1])
+            setting.say(f"{name} is left out: {error}")
+            # Without the path, which is of this machine: notes go into files that others read.
+            notes.append(
+                f"{name} is left out: its file is not there; `fedpref data get {file}`, or --data FOLDER."
+            )
     if not kept:
         raise ConfigurationError(f"suite {suite.name}, tier {tier.name}: no data set is there")
     return replace(tier, data=tuple(kept)), notes
