@@ -21,7 +21,7 @@ demo: $(VENV)/.installed ## run a small federation and write its report (under a
 	$(BIN)/fedpref run experiment=demo
 
 test: $(VENV)/.installed ## all tests that need no accelerator
-	$(BIN)/python -m pytest -q -m 'not gpu' --durations=10
+	$(BIN)/python -m pytest -q -m 'not gpu' -n auto --dist loadfile --durations=10
 
 check: $(VENV)/.installed ## lint, format, types, wheel contents
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, epochs_and_rest
 from fedpref.objectives.blocks import once_each
+from fedpref.objectives.empty_shards import parted
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.low_rank import Factors, Phase, all_drawn, descent_flops, drawn, followed
 from fedpref.objectives.low_rank_cohort import Member, Trained, trained
@@ -191,14 +192,7 @@ class SharedBasis:
             fit: gives the weights of all.
             rngs: draw the batches.
         """
-        replies: dict[int, Reply] = {}
-        works: dict[int, _Work] = {}
-        for i, (task, shard) in enumerate(zip(tasks, shards, strict=True)):
-            self._check(task, statistics)
-            if len(shard.pairs) == 0:
-                replies[i] = Reply(dict(task.weights), 0, {})
-            else:
-                works[i] = self._work(task, shard)
+        replies, works = parted(tasks, shards, lambda task: self._check(task, statistics), self._work)
         parts = [work.differences @ work.basis.T for work in works.values()]
         fits = fit([tasks[i].weights for i in works], parts)
         members = []

@@ -21,6 +21,7 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, epochs_and_rest
+from fedpref.objectives.empty_shards import parted
 from fedpref.objectives.local import reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.low_rank import (
     Factors,
@@ -192,17 +193,11 @@ class Flute:
         rngs: Sequence[np.random.Generator],
     ) -> Sequence[tuple[Reply, ClientState]]:
         """As ``answer`` for each: all take their steps together."""
-        replies: dict[int, Reply] = {}
-        works: dict[int, _Work] = {}
+        replies, works = parted(tasks, shards, self._check, self._work)
         members = []
-        for i, (task, shard, rng) in enumerate(zip(tasks, shards, rngs, strict=True)):
-            self._check(task)
-            if len(shard.pairs) == 0:
-                replies[i] = Reply(dict(task.weights), 0, {})
-            else:
-                works[i] = work = self._work(task, shard)
-                steps = all_drawn(len(work.differences), work.phases, self.batch_pairs, rng)
-                members.append(Member(work.factors, work.differences, steps, work.mu))
+        for i, work in works.items():
+            steps = all_drawn(len(work.differences), work.phases, self.batch_pairs, rngs[i])
+            members.append(Member(work.factors, work.differences, steps, work.mu))
         for (i, work), result in zip(works.items(), trained(members, self.lr, self.l2), strict=True):
             replies[i] = self._reply(work, result)
         return [(replies[i], state) for i, state in enumerate(states)]

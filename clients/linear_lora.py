@@ -24,6 +24,7 @@ from fedpref.models.head_file import write_head
 from fedpref.models.kept import feature_differences
 from fedpref.objectives.batches import batch_size, batches, drawn, epochs_and_rest
 from fedpref.objectives.blocks import all_finite, stacks
+from fedpref.objectives.empty_shards import parted
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.low_rank_change_cohort import Member, changed_together
 from fedpref.objectives.margin import bradley_terry_pull
@@ -124,14 +125,7 @@ class LinearLora:
         rngs: Sequence[np.random.Generator],
     ) -> Sequence[tuple[Reply, ClientState]]:
         """As ``answer`` for each: all take their steps together."""
-        replies: dict[int, Reply] = {}
-        works: dict[int, _Work] = {}
-        for i, (task, shard) in enumerate(zip(tasks, shards, strict=True)):
-            self._check(task)
-            if len(shard.pairs) == 0:
-                replies[i] = Reply(dict(task.weights), 0, {})
-            else:
-                works[i] = self._work(task, shard)
+        replies, works = parted(tasks, shards, self._check, self._work)
         for i, found in self._trained_together(works, rngs).items():
             replies[i] = self._reply(tasks[i], shards[i], works[i], found)
         return [(replies[i], state) for i, state in enumerate(states)]

@@ -26,6 +26,7 @@ from fedpref.models.backbone import Backbone
 from fedpref.models.kept import feature_differences, feature_sums
 from fedpref.objectives.batches import batch_size, batches, drawn, epochs_and_rest
 from fedpref.objectives.blocks import all_finite, stacks
+from fedpref.objectives.empty_shards import parted
 from fedpref.objectives.ideal_point_cohort import Member, moved_together
 from fedpref.objectives.local import num_steps, reported_loss, require, require_progress, steps_and_mu
 from fedpref.objectives.margin import bradley_terry_pull
@@ -161,14 +162,7 @@ class Pal:
         rngs: Sequence[np.random.Generator],
     ) -> Sequence[tuple[Reply, ClientState]]:
         """As ``answer`` for each: mixtures are fitted together, and so are steps taken."""
-        replies: dict[int, Reply] = {}
-        works: dict[int, _Work] = {}
-        for i, (task, shard) in enumerate(zip(tasks, shards, strict=True)):
-            self._check(task)
-            if len(shard.pairs) == 0:
-                replies[i] = Reply(dict(task.weights), 0, {})
-            else:
-                works[i] = self._work(task, shard)
+        replies, works = parted(tasks, shards, self._check, self._work)
         for stack in stacks({i: work.z for i, work in works.items()}, 6 * self.latent_dim):
             together = [works[i] for i in stack]
             sides = [_sides_of_mixture(work.place, work.prototypes, work.z, work.s) for work in together]

@@ -8,7 +8,7 @@ words: [executor=cohort]           # of every run, as after `fedpref run`
 data:
   clusters: {words: [data=synthetic, data.preset=clusters]}
   llmfao: {words: [data=jsonl, backbone=minilm], file: llmfao}
-methods:
+methods:                           # what is compared
   fedavg: {words: [strategy=fedavg], grid: [[client.l2=0], [client.l2=0.01]]}
   lore: {from: heterogeneity}      # as that suite has it
 tiers:
@@ -16,7 +16,7 @@ tiers:
 claims:                            # what must come out; may be left out
   - {claim: …, data: clusters, method: lore, than: fedavg, metric: user_accuracy, least: 0.04}
 ```
-"""  # noqa: D405, D411 - a key of YAML, no section
+"""
 
 from __future__ import annotations
 

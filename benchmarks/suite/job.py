@@ -21,6 +21,7 @@ from fedpref.errors import CheckpointError, FedprefError, StorageError
 from fedpref.report.provenance import versions
 
 if TYPE_CHECKING:
+    from fedpref.cli.compose import Words
     from fedpref.federation.federation import Federation
 
 __all__ = ["Job", "describe", "finish"]
@@ -105,8 +106,9 @@ def finish(job: Job, out: Path, unfinished: Path | None = None) -> Path:
     from fedpref.report.storage import write_json
 
     description, text = describe(job)
-    with working_folder_importable(parse_words(job.words).allow):
-        federation = _federation(job)
+    words = parse_words(job.words)
+    with working_folder_importable(words.allow):
+        federation = _federation(job, words)
         federation.rehearse()
         if unfinished is not None:
             with RunDirectory.reopen(unfinished) as directory:
@@ -140,17 +142,14 @@ def _run(federation: Federation, directory: Any, resume: bool) -> Path:
     return path
 
 
-def _federation(job: Job) -> Federation:
+def _federation(job: Job, words: Words) -> Federation:
     from fedpref.cli.build import federation_from
     from fedpref.cli.choice import population_for_choice
-    from fedpref.cli.compose import compose, parse_words, plain
+    from fedpref.cli.compose import compose, plain
 
-    words = parse_words(job.words)
     config = plain(compose(words.all_overrides))
-    federation = federation_from(config, words.allow)
-    if not job.is_trial:
-        return federation
-    return dataclasses.replace(federation, population=population_for_choice(config, words.allow))
+    population = population_for_choice(config, words.allow) if job.is_trial else None
+    return federation_from(config, words.allow, population)
 
 
 def _short_hash(words: Sequence[str]) -> str:

@@ -6,11 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from fedpref.benchmarks.suite.declared import Suite
 from fedpref.benchmarks.suite.job import Job
 from fedpref.cli.compare import record_of
+from fedpref.evaluation.few_shot import curve_of
 from fedpref.evaluation.records import Person, Record
-from fedpref.report.runs import Run, read_run
+from fedpref.report.runs import Run, read_run, status_of
+from fedpref.report.storage import read_json
+from fedpref.seeds import generator
 
 __all__ = ["Failure", "records_of", "score"]
 
@@ -36,43 +41,70 @@ def records_of(
     Names are those of the jobs: a directory may be older than a name, and two jobs may share one.
 
     A run on unseen people gives further records, one a number of pairs that they show, as data sets of their
-    own.
+    own; their ``k_star`` is the fewest pairs that surely beat what the suite's base serves them.
     """
-    records: list[Record] = []
     failures: list[Failure] = []
+    finished: list[tuple[Job, Run]] = []
     for job, path in zip(jobs, paths, strict=True):
         run = read_run(path)
-        if run.status.get("state") != "finished":
+        if run.status.get("state") == "finished":
+            finished.append((job, run))
+        else:
             failures.append(Failure(job.data, job.method, job.seed, str(run.status.get("error"))))
-            continue
-        records.append(_record(job, run, suite.data[job.data].target))
+    bases = {(job.data, job.seed): run for job, run in finished if job.method == suite.base}
+    records: list[Record] = []
+    for job, run in finished:
+        target, base = suite.data[job.data].target, bases.get((job.data, job.seed))
+        records.append(_record(job, run, target, base))
         records += _newcomers(job, run)
     return records, failures
 
 
 def score(path: Path, metric: str) -> float | None:
     """A figure of a finished run; None of one that failed."""
-    run = read_run(path)
-    return float(run.summary[metric]) if run.status.get("state") == "finished" else None
+    if status_of(path).get("state") != "finished":
+        return None
+    return float(read_json(path / "summary.json")[metric])
 
 
-def _record(job: Job, run: Run, target: float | None) -> Record:
+def _record(job: Job, run: Run, target: float | None, base: Run | None) -> Record:
     found = record_of(run, job.method, job.data)
-    return found if target is None else replace(found, numbers={**found.numbers, **_to_target(run, target)})
+    own = {name: number for name, number in found.numbers.items() if name != "k_star"}  # over its own model
+    reached = {} if target is None else _to_target(run, target)
+    return replace(found, numbers={**own, **reached, **_k_star(run, base)})
+
+
+def _k_star(run: Run, base: Run | None) -> dict[str, float]:
+    """The fewest pairs with which newcomers are surely better off than with the base; nothing if none are."""
+    if base is None or not run.few_shot or not run.few_shot["resamples"] or not base.few_shot:
+        return {}
+    curve = run.few_shot
+    plain = {one["name"]: one["reference"] for one in base.few_shot["people"]}
+    names = [one["name"] for one in curve["people"]]
+    found = curve_of(
+        names,
+        [point["shots"] for point in curve["points"]],
+        np.array([one["accuracies"] for one in curve["people"]]).T,
+        np.array([plain[name] for name in names]),
+        curve["resamples"],
+        generator(int(run.manifest["seed"]), "few_shot", "bootstrap"),
+    )
+    return {} if found.k_star is None else {"k_star": float(found.k_star)}
 
 
 def _newcomers(job: Job, run: Run) -> list[Record]:
     if not run.few_shot:
         return []
+    places = {point["shots"]: place for place, point in enumerate(run.few_shot["points"])}
+    if not run.few_shot["resamples"]:  # nothing adapts the model: it serves them alike with any pairs
+        places = dict.fromkeys(SHOTS, 0)
+    # Who is unseen, and what they are asked, comes from the same draw as the rest.
+    asked = str(run.summary.get("held_out_sha256", ""))
     found = []
-    for place, point in enumerate(run.few_shot["points"]):
-        if point["shots"] in SHOTS:
-            people = {one["name"]: Person(one["accuracies"][place], 1) for one in run.few_shot["people"]}
-            pairs = "1 pair" if point["shots"] == 1 else f"{point['shots']} pairs"
-            data = f"{job.data}, newcomers with {pairs}"
-            # Who is unseen, and what they are asked, comes from the same draw as the rest.
-            asked = str(run.summary.get("held_out_sha256", ""))
-            found.append(Record(job.method, data, job.seed, people, asked=asked))
+    for shots in (shots for shots in SHOTS if shots in places):
+        people = {one["name"]: Person(one["accuracies"][places[shots]], 1) for one in run.few_shot["people"]}
+        data = f"{job.data}, newcomers with {shots} pair{'' if shots == 1 else 's'}"
+        found.append(Record(job.method, data, job.seed, people, asked=asked))
     return found
 
 

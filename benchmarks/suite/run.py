@@ -128,6 +128,11 @@ def _run(suite: Suite, tier: Tier, setting: Setting, notes: list[str], out: Path
     for name in tier.data:
         others = [each for each in choices.tiers(suite.data[name]) if each != tier.name]
         notes += [f"{name}: options were chosen by trials of the tier {each}." for each in others]
+    if "k_star" in metrics:
+        notes.append(
+            f"k* is the fewest pairs with which newcomers are surely better off than with what {suite.base} "
+            "serves them: by half a point or more, and by an interval above 0. A dash: not so in some seed."
+        )
     base = suite.base if any(record.name == suite.base for record in whole) else None  # it may have failed
     compared = tables(whole, metrics, base) if whole else ()
     return Outcome(suite, tier, choices, compared, records, failures, jobs, paths, notes)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fedpref.benchmarks.suite.job import Job, describe, finish
-from fedpref.report.runs import list_runs
+from fedpref.report.runs import status_of
 from fedpref.report.storage import read_json
 
 __all__ = ["Found", "found_in", "make"]
@@ -33,13 +33,16 @@ class Found(NamedTuple):
 def found_in(out: Path) -> dict[str, Found]:
     """The newest run directory of each job below ``out``, by key; one that is done before others."""
     found: dict[str, Found] = {}
-    for run in list_runs(out):
-        if (run.path / "job.json").is_file():
-            key = str(read_json(run.path / "job.json")["key"])
-            state = str(run.status.get("state"))
-            if key not in found or state in _DONE or found[key].state not in _DONE:
-                found[key] = Found(run.path, state)
+    folders = [path.parent for path in out.glob("*/*/job.json") if not path.parent.parent.is_symlink()]
+    for folder in sorted(folders, key=_started):
+        key, state = str(read_json(folder / "job.json")["key"]), str(status_of(folder).get("state"))
+        if key not in found or state in _DONE or found[key].state not in _DONE:
+            found[key] = Found(folder, state)
     return found
+
+
+def _started(folder: Path) -> tuple[str, str]:
+    return str(read_json(folder / "manifest.json")["started"]), str(folder)
 
 
 def make(

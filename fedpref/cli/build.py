@@ -101,8 +101,15 @@ def _roles(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def federation_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Federation:
+def federation_from(
+    config: Mapping[str, Any], allow: Sequence[str] = (), population: Population | None = None
+) -> Federation:
     """The federation of a configuration.
+
+    Args:
+        config: resolved.
+        allow: further packages of classes.
+        population: in place of the configuration's, which is not read then.
 
     Raises:
         ConfigurationError: something is wrong, or two parts cannot work together.
@@ -113,7 +120,8 @@ def federation_from(config: Mapping[str, Any], allow: Sequence[str] = ()) -> Fed
     allowed = (*ALLOWED, *allow)
     strategy = strategy_from(config, allow)
     executor, fleet, limits = (build(config[node], node, allowed) for node in ("executor", "fleet", "limits"))
-    population = population_from(config, allow)
+    if population is None:
+        population = population_from(config, allow)
     return Federation(
         population=population,
         rule=rule_from(config, backbone_from(config, population, allow), allow),

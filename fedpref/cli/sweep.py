@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def sweep_of(folder: Path) -> dict[str, Any]:
     from fedpref.evaluation.compare import METRICS, tables
     from fedpref.report.sweep import FORMAT
 
-    runs = [run for run in runs_at(folder) if not _is_trial(run)]
+    # Folders are named to the second, so that their order is chance within one.
+    runs = sorted((run for run in runs_at(folder) if not _is_trial(run)), key=_place)
     rows = list(_named(rows_of(runs))) if runs else []
     whole = [row for row in rows if row.is_whole]
     if not whole:
@@ -91,6 +93,14 @@ def sweep_of(folder: Path) -> dict[str, Any]:
         "claims": [],
         "notes": [*_seeds_noted(whole, common), *versions_noted([run for _, run in shown])],
     }
+
+
+def _place(run: Run) -> tuple[list[list[str | float]], int, str]:
+    """Overrides in the order of the alphabet, with 2 before 10."""
+    words = [re.split(r"(\d+(?:\.\d+)?)", word) for word in overrides_of(run)]
+    # What matched is at every other place.
+    natural = [[float(part) if place % 2 else part for place, part in enumerate(word)] for word in words]
+    return natural, _seed(run), run.path.name
 
 
 def _named(grouped: Sequence[Sequence[Run]]) -> Iterator[_Row]:

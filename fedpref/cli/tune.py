@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +168,7 @@ def _rehearsed(search: _Search, point: Point) -> Federation:
     words = overrides(point)
     try:
         config = plain(_composed([*search.words, *words]))
-        federation = replace(federation_from(config, search.allow), population=search.population)
+        federation = federation_from(config, search.allow, search.population)
         federation.rehearse()
     except ConfigurationError as error:
         raise ConfigurationError(f"{' '.join(words)}: {error}") from error

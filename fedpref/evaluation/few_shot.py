@@ -19,7 +19,16 @@ from fedpref.evaluation.personal import HARM, shared_accuracies
 from fedpref.seeds import generator
 from fedpref.types import ClientRule, ClientState, Personal, Population, Shard, Strategy, Weights
 
-__all__ = ["LEAST_GAIN", "SHOT_COUNTS", "FewShotCurve", "Point", "curve_of", "few_shot", "newcomers"]
+__all__ = [
+    "LEAST_GAIN",
+    "SHOT_COUNTS",
+    "FewShotCurve",
+    "Point",
+    "curve_of",
+    "few_shot",
+    "newcomers",
+    "unadapted",
+]
 
 SHOT_COUNTS = (0, 1, 2, 5, 10, 20, 50, 100)
 """Pairs shown, of one newcomer."""
@@ -66,7 +75,7 @@ class FewShotCurve:
         accuracies: mean over the resamples, shape (num_counts, num_people).
         reference: accuracy of the model without adaptation that is to be beaten, shape (num_people,).
         points: means and intervals, one a number of shots.
-        resamples: shuffles of each person's shots.
+        resamples: shuffles of each person's shots; 0 for a model that nothing adapts.
     """
 
     names: Sequence[str]
@@ -162,6 +171,30 @@ def few_shot(
     names = [population.held_out[index].name for index in people]
     rng = generator(seed, "few_shot", "bootstrap")
     return curve_of(names, counts, accuracies, reference, resamples, rng)
+
+
+def unadapted(
+    rule: ClientRule, strategy: Strategy[Any], state: Any, population: Population, seed: int
+) -> FewShotCurve:
+    """The curve of a rule without a personal part: one point, since no pairs change what people are served.
+
+    It is what personal rules have to beat on the same newcomers.
+
+    Args:
+        rule: of the finished model.
+        strategy: says which models a newcomer is served.
+        state: the strategy's state.
+        population: at least one person with shots.
+        seed: of the bootstrap.
+
+    Raises:
+        FederationError: a margin is not finite, or there is not one a pair.
+    """
+    people = newcomers(population)
+    shared = shared_accuracies(rule, strategy, state, population, people)
+    names = [population.held_out[index].name for index in people]
+    rng = generator(seed, "few_shot", "bootstrap")
+    return curve_of(names, (0,), shared[np.newaxis], shared, 0, rng)
 
 
 def curve_of(

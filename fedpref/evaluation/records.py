@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Self
-
-import numpy as np
 
 from fedpref.errors import ConfigurationError, did_you_mean
 
@@ -26,11 +23,6 @@ class Person:
     accuracy: float
     num_pairs: int
     group: int | None = None
-
-    @classmethod
-    def from_marks(cls, marks: np.ndarray, group: int | None = None) -> Self:
-        """From a mark a pair: 1 for right, 0 for wrong, or between them; shape (num_pairs,)."""
-        return cls(float(np.mean(marks)), len(marks), group)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedpref.evaluation.asked import held_out_digest
 from fedpref.evaluation.evaluate import Evaluation, evaluate, model_agreement
-from fedpref.evaluation.few_shot import FewShotCurve, few_shot, newcomers
+from fedpref.evaluation.few_shot import FewShotCurve, few_shot, newcomers, unadapted
 from fedpref.evaluation.groups import Agreement, Grouping
 from fedpref.federation import checkpoint
 from fedpref.federation.plain import from_plain, state_classes, to_plain
@@ -268,7 +268,7 @@ class Run:
             "weights_sha256": digest(models),
             "held_out_sha256": held_out_digest(self.federation.population),
         }
-        if few_shots is not None:
+        if few_shots is not None and few_shots.resamples > 0:
             summary["k_star"] = few_shots.k_star
         if self.directory is not None:
             self.directory.write_privacy(privacy_card(self.rounds, self.grid.store))
@@ -282,16 +282,18 @@ class Run:
         """Off the clock, of the last state alone: a run that is resumed makes the same curve."""
         federation = self.federation
         resamples, people = federation.few_shot_resamples, newcomers(federation.population)
-        if resamples == 0 or not people or not isinstance(federation.rule, Personal):
+        if resamples == 0 or not people:
             return None
-        return few_shot(
+        finished = (
             federation.rule,
             federation.strategy,
             self.rounds.state,
             federation.population,
             federation.seed,
-            resamples=resamples,
         )
+        if isinstance(federation.rule, Personal):
+            return few_shot(*finished, resamples=resamples)
+        return unadapted(*finished)
 
     def _agreement(self, models: Mapping[str, Weights]) -> Agreement | None:
         federation = self.federation

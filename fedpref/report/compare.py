@@ -23,7 +23,13 @@ _USUAL = (
     "bytes_down",
     "virtual_s",
 )
-_TITLES = {"bytes_up": "up", "bytes_down": "down", "virtual_s": "virtual time", "wall_s": "wall time"}
+_TITLES = {
+    "bytes_up": "up",
+    "bytes_down": "down",
+    "virtual_s": "virtual time",
+    "wall_s": "wall time",
+    "k_star": "k*",
+}
 _NONE = "-"
 _TEX = {
     "\\": r"\textbackslash{}",
@@ -217,6 +223,7 @@ def _value(metric: str, value: float) -> str:
     for is_of_it, shown in (
         (metric.endswith("_s"), human_seconds),
         (metric.endswith("_j"), human_joules),
+        (metric == "k_star", "{:.3g}".format),  # pairs, which are whole in a single run
         ("bytes" in metric, human_bytes),
     ):
         if is_of_it:

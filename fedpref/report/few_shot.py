@@ -19,7 +19,7 @@ class FewShot:
     """The section.
 
     Attributes:
-        chart: SVG, accuracy over the number of pairs shown.
+        chart: SVG, accuracy over the number of pairs shown; empty where nothing adapts the model.
         people: how many.
         resamples: shuffles of what each of them shows.
         k_star: the fewest pairs that are surely better than none; None if no number is.
@@ -44,6 +44,8 @@ def few_shot_of(run: Run) -> FewShot | None:
         return None
     points = curve["points"]
     has_intervals = all("accuracy_low" in point for point in points)
+    if not curve["resamples"]:
+        return FewShot("", len(curve["people"]), 0, None, curve["reference"], points, has_intervals)
     line = Curve(
         "accuracy of newcomers",
         "a",

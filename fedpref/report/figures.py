@@ -19,6 +19,7 @@ _TITLES = {
     "to_target_s": "time to target",
     "to_target_bytes": "bytes to target",
     "ari": "Rand index",
+    "k_star": "k*",
 }
 
 
@@ -43,6 +44,7 @@ def shown(metric: str, value: float | None) -> str:
         ("bytes" in metric, human_bytes),
         (metric.endswith("_s"), human_seconds),
         (metric.endswith("_j"), human_joules),
+        (metric == "k_star", "{:.3g}".format),  # pairs, which are whole in a single run
     ):
         if is_of_it:
             return human(value) if value >= 0 else f"−{human(-value)}"

@@ -12,7 +12,7 @@ from fedpref.report.jsonl import read_jsonl
 from fedpref.report.lock import is_in_use
 from fedpref.report.storage import read_json
 
-__all__ = ["Run", "best_round", "list_runs", "read_run"]
+__all__ = ["Run", "best_round", "list_runs", "read_run", "status_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def read_run(path: Path) -> Run:
     return Run(
         path=path,
         manifest=read_json(path / "manifest.json"),
-        status=_status(path),
+        status=status_of(path),
         config=config.read_text(encoding="utf-8") if config.is_file() else "",
         notes=_read_or(path / "notes.json", []),
         metrics=read_jsonl(path / "metrics.jsonl"),
@@ -124,7 +124,12 @@ def best_round(metrics: Sequence[Mapping[str, Any]]) -> tuple[int, float] | None
     return max(scores, key=lambda score: (score[1], -score[0]), default=None)
 
 
-def _status(path: Path) -> dict[str, Any]:
+def status_of(path: Path) -> dict[str, Any]:
+    """Where the run in a directory stands, without reading what it logged; see ``Run.status``.
+
+    Raises:
+        StorageError: the file is damaged.
+    """
     status: dict[str, Any] = _read_or(path / "status.json", {})
     if status.get("state") == "running" and not is_in_use(path):
         return status | {"state": "killed"}

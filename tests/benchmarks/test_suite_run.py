@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedpref.benchmarks.suite.declared import DataSet, Method, Suite, Tier
+from fedpref.benchmarks.suite.results import records_of
 from fedpref.benchmarks.suite.run import Outcome, Setting, run_suite
 from fedpref.errors import ConfigurationError, StorageError
 from fedpref.report.lock import RunLock
@@ -41,15 +43,36 @@ def outcome(out: Path, suite: Suite = SUITE, tier: Tier = TIER, tune: bool = Fal
     return run_suite(suite, tier, Setting(out, 1, find, lambda line: None, tune=tune))
 
 
-def test_newcomers_have_tables_of_their_own_although_the_base_is_not_personal(tmp_path: Path) -> None:
+def test_newcomers_have_tables_of_their_own_in_which_the_base_serves_them_alike(tmp_path: Path) -> None:
     found = outcome(tmp_path)
     seen, *newcomers = found.tables
     assert [row.name for row in seen.rows] == ["fedavg", "ridge"]
     assert [table.data for table in newcomers] == [
         f"tiny, newcomers with {shots}" for shots in ("0 pairs", "1 pair", "5 pairs", "20 pairs", "100 pairs")
     ]
-    assert all([row.name for row in table.rows] == ["ridge"] for table in newcomers)
-    assert all("no run of fedavg here" in " ".join(table.notes) for table in newcomers)
+    assert all([row.name for row in table.rows] == ["fedavg", "ridge"] for table in newcomers)
+    plain, ridge = (
+        [table.rows[row].cells["user_accuracy"].estimate for table in newcomers] for row in (0, 1)
+    )
+    assert all(own.by_seed == plain[0].by_seed for own in plain)
+    assert len({own.mean for own in ridge}) == len(ridge)
+
+
+@pytest.mark.parametrize(("accuracy", "expected"), [(0.0, 0.0), (1.0, None)])
+def test_k_star_counts_the_pairs_that_beat_what_the_base_serves(
+    tmp_path: Path, accuracy: float, expected: float | None
+) -> None:
+    found = outcome(tmp_path)
+    for job, path in zip(found.jobs, found.paths, strict=True):
+        if job.method == "fedavg":
+            curve = json.loads((path / "few_shot.json").read_text())
+            for person in curve["people"]:
+                person["reference"] = accuracy
+            (path / "few_shot.json").write_text(json.dumps(curve))
+    records, _ = records_of(SUITE, found.jobs, found.paths)
+    numbers = [record.numbers for record in records if record.data == "tiny" and record.name == "ridge"]
+    assert len(numbers) == 2 and all(of_run.get("k_star") == expected for of_run in numbers)
+    assert not any("k_star" in record.numbers for record in records if record.name == "fedavg")
 
 
 def test_a_method_that_fails_is_listed_and_the_others_stay(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from fedpref.clients.linear_reward import LinearReward
 from fedpref.clients.personal_ridge import PersonalRidge
 from fedpref.data.synthetic import Synthetic
 from fedpref.evaluation.few_shot import few_shot
+from fedpref.evaluation.personal import shared_accuracies
 from fedpref.federation.federation import Federation
 from fedpref.models.given import Given
 from fedpref.report.html import write_report
@@ -66,14 +67,29 @@ def test_a_curve_changes_nothing_else(crowd: Population) -> None:
     assert result.summary["weights_sha256"] == without.summary["weights_sha256"]
 
 
-def test_without_newcomers_or_personal_parts_there_is_no_curve(crowd: Population, tmp_path: Path) -> None:
+def test_without_newcomers_there_is_no_curve(crowd: Population, tmp_path: Path) -> None:
     nobody = Population(crowd.shards, crowd.held_out[:8])
-    result = federation(nobody).run()
-    assert result.few_shot is None and "k_star" not in result.summary
+    with new_directory(tmp_path) as directory:
+        result = federation(nobody).run(directory)
+        assert result.few_shot is None and "k_star" not in result.summary
+        assert not (directory.path / "few_shot.json").exists()
+
+
+def test_without_a_personal_part_newcomers_are_served_the_shared_model_whatever_they_show(
+    crowd: Population, tmp_path: Path
+) -> None:
     setup = federation(crowd, LinearReward(Given(12)))
     with new_directory(tmp_path) as directory:
-        assert setup.run(directory).few_shot is None
-        assert not (directory.path / "few_shot.json").exists()
+        result = setup.run(directory)
+    assert result.few_shot is not None and "k_star" not in result.summary
+    (point,) = result.few_shot.points
+    state = GlobalModel(result.models["global"], None)
+    expected = shared_accuracies(setup.rule, setup.strategy, state, crowd, [8, 9, 10])
+    assert point.shots == 0 and point.gain == 0
+    assert point.accuracy == pytest.approx(expected.mean(), rel=1e-15)
+    assert result.few_shot.accuracies[0].tolist() == expected.tolist()
+    page = write_report(directory.path).read_text(encoding="utf-8")
+    assert "no personal part" in page and f"{100 * point.accuracy:.1f}" in page
 
 
 def test_a_resumed_run_makes_the_same_curve(crowd: Population, tmp_path: Path) -> None:

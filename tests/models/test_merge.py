@@ -105,7 +105,7 @@ def reward(
 
 def elsewhere(code: str, *words: object) -> np.ndarray:
     command = [sys.executable, "-c", code, *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(sys.argv[0]).anchor)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(sys.executable).anchor)
     assert done.returncode == 0, done.stderr
     return np.array(json.loads(done.stdout))
 

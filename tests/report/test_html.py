@@ -3,10 +3,10 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Callable
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from page_toy import Page
 
 from fedpref.errors import ConfigurationError, StorageError
 from fedpref.report import RunDirectory
@@ -16,37 +16,6 @@ from fedpref.report.picture import plot_png
 
 MakeRun = Callable[..., Path]
 CreateRun = Callable[..., RunDirectory]
-
-VOID = {"meta", "input", "br", "link", "img", "hr"}
-
-
-class Page(HTMLParser):
-    """Checks nesting, and collects tags, attributes and text."""
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.text = ""
-        self._open: list[str] = []
-        self.feed(html)
-        assert not self._open
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        self.text += data
 
 
 def page_of(run_dir: Path) -> Page:

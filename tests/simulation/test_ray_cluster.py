@@ -14,6 +14,7 @@ import psutil
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from ray_toy import started
 
 from fedpref.errors import ConfigurationError, FederationError
 from fedpref.flower import _shim
@@ -189,20 +190,8 @@ def clients():
 @pytest.fixture
 def start():
     """Starts executors with the clients of this file, and closes them."""
-    from ray import cloudpickle
-
-    module = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(module)
-    started = []
-
-    def _start(executor):
-        started.append(executor.start(clients()))
-        return started[-1]
-
-    yield _start
-    for workers in started:
-        workers.close()
-    cloudpickle.unregister_pickle_by_value(module)
+    with started(sys.modules[__name__], clients) as begin:
+        yield begin
 
 
 @pytest.fixture(scope="module")

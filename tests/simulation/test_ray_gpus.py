@@ -8,6 +8,7 @@ import sys
 import pytest
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
+from ray_toy import started
 
 from fedpref.errors import ConfigurationError
 from fedpref.flower import _shim
@@ -45,20 +46,8 @@ def two_gpus():
 @pytest.fixture
 def start():
     """Starts executors with the clients of this file, and closes them."""
-    from ray import cloudpickle
-
-    module = sys.modules[__name__]
-    cloudpickle.register_pickle_by_value(module)
-    started = []
-
-    def _start(executor):
-        started.append(executor.start(seeing()))
-        return started[-1]
-
-    yield _start
-    for workers in started:
-        workers.close()
-    cloudpickle.unregister_pickle_by_value(module)
+    with started(sys.modules[__name__], seeing) as begin:
+        yield begin
 
 
 def job(i, device):
