@@ -54,11 +54,11 @@ class Lore:
 
     backbone: Backbone
     num_heads: int = 5
-    ridge: float = 1.0
+    ridge: float = 10.0
     local_steps: int = 5
     batch_pairs: int | None = None
     lr: float = 0.3
-    init_std: float = 1.0
+    init_std: float = 0.1
 
     def __post_init__(self) -> None:
         dim, count, ridge = self.backbone.dim, self.num_heads, self.ridge

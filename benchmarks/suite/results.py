@@ -17,10 +17,13 @@ from fedpref.report.runs import Run, read_run, status_of
 from fedpref.report.storage import read_json
 from fedpref.seeds import generator
 
-__all__ = ["Failure", "records_of", "score"]
+__all__ = ["NEWCOMERS", "SHOTS", "Failure", "records_of", "score"]
 
 SHOTS = (0, 1, 5, 20, 100)
 """Pairs shown by newcomers, of which the tables tell."""
+
+NEWCOMERS = ", newcomers with "
+"""In the name of a table, between its data set and how many pairs they show."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def _newcomers(job: Job, run: Run) -> list[Record]:
     found = []
     for shots in (shots for shots in SHOTS if shots in places):
         people = {one["name"]: Person(one["accuracies"][places[shots]], 1) for one in run.few_shot["people"]}
-        data = f"{job.data}, newcomers with {shots} pair{'' if shots == 1 else 's'}"
+        data = f"{job.data}{NEWCOMERS}{shots} pair{'' if shots == 1 else 's'}"
         found.append(Record(job.method, data, job.seed, people, asked=asked))
     return found
 

@@ -51,6 +51,8 @@ def adapt_run(
     from fedpref.cli.trained import load_run
     from fedpref.evaluation.few_shot import SHOT_COUNTS, few_shot, newcomers
     from fedpref.evaluation.personal import shared_accuracies
+    from fedpref.flower.fence import rng_fence
+    from fedpref.seeds import number
     from fedpref.types import Personal
 
     for name, value, is_right, need in (
@@ -72,13 +74,15 @@ def adapt_run(
     beaten = None
     if reference is not None:
         other = load_run(reference, allow, reads_text=file is not None)
-        beaten = shared_accuracies(other.rule, other.strategy, other.state, population, newcomers(population))
+        asked = newcomers(population)
+        with rng_fence(number(other.seed, "fence", "reference")):
+            beaten = shared_accuracies(other.rule, other.strategy, other.state, population, asked)
         notes = [*notes, f"The model that is not adapted is that of {other.path}, round {other.round}."]
     most = max(len(population.held_out[index].shots or ()) for index in newcomers(population))
     counts = [*(count for count in SHOT_COUNTS if count < most), most]
-    curve = few_shot(
-        run.rule, run.strategy, run.state, population, run.seed, beaten, counts=counts, resamples=resamples
-    )
+    model = (run.rule, run.strategy, run.state)
+    with rng_fence(number(run.seed, "fence", "few_shot")):
+        curve = few_shot(*model, population, run.seed, beaten, counts=counts, resamples=resamples)
     return {
         **curve.as_json(),
         "run": str(run.path),

@@ -35,7 +35,8 @@ def evaluate_run(
     from fedpref.cli.trained import clients_states, load_run, training_shards
     from fedpref.data.assembly import held_out_people
     from fedpref.evaluation.evaluate import evaluate
-    from fedpref.seeds import generator
+    from fedpref.flower.fence import rng_fence
+    from fedpref.seeds import generator, number
     from fedpref.types import Personal, Population, Shard
 
     run = load_run(directory, allow)
@@ -46,7 +47,7 @@ def evaluate_run(
     if isinstance(run.rule, Personal):
         shards = training_shards(run, allow)
     population, rng = Population(shards, people), generator(run.seed, "eval")
-    with clients_states(run) as kept:
+    with clients_states(run) as kept, rng_fence(number(run.seed, "fence", "eval")):
         result = evaluate(run.rule, run.strategy, run.state, population, rng, kept)
     strangers = sum(user.client_id is None for user in result.users)
     notes = list(rows.notes)

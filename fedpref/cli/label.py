@@ -60,7 +60,9 @@ def label_run(
     from fedpref.cli.trained import load_run
     from fedpref.data.unlabelled import unlabelled_rows
     from fedpref.evaluation.labels import label
+    from fedpref.flower.fence import rng_fence
     from fedpref.report.storage import to_json, write_text
+    from fedpref.seeds import number
 
     try:
         rows = unlabelled_rows(str(file), bad_rows)
@@ -72,7 +74,9 @@ def label_run(
     models = dict(run.strategy.models(run.state))
     if len(models) > 1:
         models.pop(_UNTRAINED, None)  # what local_only keeps for newcomers has learned nothing
-    given = label(_margins(run.rule, list(models.values()), rows.pairs, orders), vote)
+    with rng_fence(number(run.seed, "fence", "label")):
+        margins = _margins(run.rule, list(models.values()), rows.pairs, orders)
+    given = label(margins, vote)
     text = "".join(to_json(row) + "\n" for row in _rows(rows.pairs, given))
     if out is None:
         sys.stdout.write(text)

@@ -6,7 +6,7 @@ import hashlib
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -180,10 +180,10 @@ def _run_in(directory: RunDirectory, federation: Federation, resume: bool) -> No
 
     last_round = 0
 
-    def show(record: Any) -> None:
+    def show(record: Mapping[str, Any]) -> None:
         nonlocal last_round
-        last_round = record["round"]
-        console.round(record)
+        last_round = min(record["round"], federation.rounds)
+        console.round({**record, "round": last_round})
 
     try:
         with _terminate_as_interrupt(), RunConsole(federation.rounds) as console:
@@ -205,10 +205,13 @@ def _run_in(directory: RunDirectory, federation: Federation, resume: bool) -> No
         with suppress(FedprefError):  # the run's own error is the one to show
             console.say(f"files  report: {_shown(write_report(directory.path))}")
         raise
+    rounds, reached = federation.rounds, result.summary["rounds"]
+    if reached > rounds:  # answers of one instant are folded together, each to a version of its own
+        console.say(f"note  the last answers came together: the models are of round {reached}")
     console.close_with(
         closing_lines(
-            result.summary,
-            federation.rounds,
+            {**result.summary, "rounds": min(reached, rounds)},
+            rounds,
             report=_shown(report),
             adapters=_shown(adapters) if exported else "",
             follow_up=f"fedpref runs show {_shown(directory.path)} | "

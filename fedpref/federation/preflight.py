@@ -1,4 +1,7 @@
-"""What can be refused before a run: too few clients, too little memory, deadlines that nobody can meet."""
+"""What can be refused before a run.
+
+Too few clients, too little memory, GPUs that nobody sees, deadlines that nobody can meet.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from fedpref.flower.pace import paced
 from fedpref.flower.segments import as_training
 from fedpref.maths.weights import num_bytes
 from fedpref.simulation.deployed import check_memory
+from fedpref.simulation.executor import Executor
 from fedpref.simulation.fleet import Devices, node_config, timing
 from fedpref.simulation.ray import RayPool
 from fedpref.types import ClientRule, HasWorkload, Shard, Task, Workload
@@ -19,7 +23,7 @@ from fedpref.types import ClientRule, HasWorkload, Shard, Task, Workload
 if TYPE_CHECKING:
     from fedpref.federation.federation import Federation
 
-__all__ = ["NeedsClients", "check_deadline", "foreseen", "preflight"]
+__all__ = ["NeedsClients", "OnDevice", "check_deadline", "foreseen", "preflight"]
 
 _FLOAT32_BYTES = 4
 
@@ -30,6 +34,20 @@ class NeedsClients(Protocol):
 
     def needs_clients(self) -> tuple[str, int]:
         """The option that says how many parts there are, and its value: as many clients or more."""
+        ...
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """A backbone that loads a model, onto the device that it names, wherever it is used."""
+
+    @property
+    def device(self) -> str:
+        """Either "cpu" or "cuda"."""
+        ...
+
+    def check_device(self) -> None:
+        """Raise ConfigurationError if this process has no such device."""
         ...
 
 
@@ -52,9 +70,13 @@ def preflight(federation: Federation, tasks: Sequence[Task]) -> None:
                 f"apart; set {len(shards)} or less"
             )
     devices = federation.fleet.deploy(len(shards), federation.seed)
+    owned: set[str] = set()
     if isinstance(federation.executor, RayPool):
         owned = {devices.device(client).name for client in range(len(shards))}
         federation.executor.check_classes(devices.names, owned)
+    backbone = getattr(federation.rule, "backbone", None)
+    if isinstance(backbone, OnDevice):
+        _check_gpus(backbone, federation.executor, sorted(owned))
     if isinstance(federation.rule, HasWorkload) and tasks:
         rule = federation.rule
         # Asking for the work of a shard of texts tokenises it: only where the answer can matter.
@@ -66,6 +88,19 @@ def preflight(federation: Federation, tasks: Sequence[Task]) -> None:
     deadlines = [task for task in tasks if task.expires_s < math.inf]
     if deadlines:
         check_deadline(federation.rule, deadlines[0], shards, devices)
+
+
+def _check_gpus(backbone: OnDevice, executor: Executor, owned: Sequence[str]) -> None:
+    """Refuse a model on a GPU that a Ray worker, or this process, which evaluates, would not see."""
+    if backbone.device == "cuda" and isinstance(executor, RayPool):
+        for name in owned:
+            key = f"executor.pools.{name}" if name in executor.pools else "executor"
+            if not executor.by_key[key].num_gpus:
+                raise ConfigurationError(
+                    f"backbone.device=cuda does not go with {key}.num_gpus=0: a Ray worker sees only the "
+                    f"GPUs that it reserves; set {key}.num_gpus=0.25, or backbone.device=cpu"
+                )
+    backbone.check_device()
 
 
 def foreseen(rule: ClientRule, task: Task, shard: Shard, devices: Devices) -> Workload:

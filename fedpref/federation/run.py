@@ -16,12 +16,13 @@ from fedpref.evaluation.groups import Agreement, Grouping
 from fedpref.federation import checkpoint
 from fedpref.federation.plain import from_plain, state_classes, to_plain
 from fedpref.federation.privacy import privacy_card
+from fedpref.flower.fence import rng_fence
 from fedpref.flower.rounds import FailedRoundError, RoundOutcome, Rounds
 from fedpref.flower.timed import below
 from fedpref.maths.weights import digest, distance
 from fedpref.report.devices import utilisation
 from fedpref.report.rundir import RunDirectory
-from fedpref.seeds import generator
+from fedpref.seeds import generator, number
 from fedpref.simulation.fleet import Devices, timing
 from fedpref.simulation.grid import VirtualGrid
 from fedpref.types import Arrival, Personal, Strategy, Weights
@@ -133,9 +134,15 @@ class Run:
         """Off the clock: it is the observer's work, not the federation's."""
         federation, rounds = self.federation, self.rounds
         rng = generator(federation.seed, "evaluation", rounds.version)
-        return evaluate(
-            federation.rule, rounds.strategy, rounds.state, federation.population, rng, rounds.exchange.kept
-        )
+        with rng_fence(number(federation.seed, "fence", "evaluation", rounds.version)):
+            return evaluate(
+                federation.rule,
+                rounds.strategy,
+                rounds.state,
+                federation.population,
+                rng,
+                rounds.exchange.kept,
+            )
 
     # ---------------------------------------------------------------------------- logging
 
@@ -291,15 +298,17 @@ class Run:
             federation.population,
             federation.seed,
         )
-        if isinstance(federation.rule, Personal):
-            return few_shot(*finished, resamples=resamples)
-        return unadapted(*finished)
+        with rng_fence(number(federation.seed, "fence", "few_shot")):
+            if isinstance(federation.rule, Personal):
+                return few_shot(*finished, resamples=resamples)
+            return unadapted(*finished)
 
     def _agreement(self, models: Mapping[str, Weights]) -> Agreement | None:
         federation = self.federation
         if not isinstance(federation.strategy, Grouping) or len(models) < 2:
             return None
-        return model_agreement(federation.rule, models, federation.population)
+        with rng_fence(number(federation.seed, "fence", "agreement")):
+            return model_agreement(federation.rule, models, federation.population)
 
 
 def _client_record(round_: int, arrival: Arrival) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.cache import ActivationCache
-from fedpref.models.precision import DeviceName, Kept, Precision
+from fedpref.models.precision import DeviceName, Kept, Precision, require_device
 from fedpref.models.text import NUM_LENGTH_FEATURES, join, length_features, require_text, scaled
 from fedpref.models.transformer import Checkpoint, encode, load_model
 
@@ -92,6 +92,10 @@ class HuggingFace:
         """Identity of the function."""
         layers = "+".join(map(str, self.layers))
         return f"hf-{self.checkpoint.fingerprint}-{self.pooling}-{layers}-{int(self.length)}"
+
+    def check_device(self) -> None:
+        """Raise ConfigurationError if this process has no such device."""
+        require_device(self.device)
 
     def features(self, prompts: Sequence[str], responses: Sequence[str] | np.ndarray) -> np.ndarray:
         """Features of (prompt, response), shape (num_responses, dim), float32.

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedpref.errors import ConfigurationError
 from fedpref.models.huggingface import HuggingFace
-from fedpref.models.precision import DeviceName, Kept, Precision, check_precision, rounding
+from fedpref.models.precision import DeviceName, Kept, Precision, check_precision, require_device, rounding
 from fedpref.models.text import NUM_LENGTH_FEATURES, require_text
 from fedpref.models.transformer import Checkpoint, file_sha256
 
@@ -80,6 +80,10 @@ class MiniLM:
         return Checkpoint(
             MODEL, REVISION, self.max_tokens, folder, self.precision, self.device, self.activations
         )
+
+    def check_device(self) -> None:
+        """Raise ConfigurationError if this process has no such device."""
+        require_device(self.device)
 
     def features(self, prompts: Sequence[str], responses: Sequence[str] | np.ndarray) -> np.ndarray:
         """Features of (prompt, response), shape (num_responses, dim), float32.

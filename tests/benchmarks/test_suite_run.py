@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from fedpref.benchmarks.suite.declared import DataSet, Method, Suite, Tier
-from fedpref.benchmarks.suite.results import records_of
+from fedpref.benchmarks.suite.results import SHOTS, records_of
 from fedpref.benchmarks.suite.run import Outcome, Setting, run_suite
+from fedpref.benchmarks.suite.show import text
 from fedpref.errors import ConfigurationError, StorageError
 from fedpref.report.lock import RunLock
 
@@ -121,3 +123,19 @@ def test_a_second_process_in_one_folder_is_told_so(tmp_path: Path) -> None:
             outcome(tmp_path)
     finally:
         lock.release()
+
+
+def test_newcomers_stand_side_by_side_in_one_text(tmp_path: Path) -> None:
+    found = outcome(tmp_path)
+    lines = text(found).splitlines()
+    start = lines.index("tiny, newcomers, by the pairs that they show")
+    (heading,), (ridge,) = (
+        [re.split(r"\s{2,}", line.strip()) for line in lines[start:] if line.strip().startswith(first)]
+        for first in ("0 pairs", "ridge")
+    )
+    assert heading == [
+        part for shots in SHOTS for part in (f"{shots} pair" + "s" * (shots != 1), "difference")
+    ]
+    means = [table.rows[1].cells["user_accuracy"].estimate.mean for table in found.tables[1:]]
+    assert [cell.split(" ")[0].rstrip("*") for cell in ridge[1::2]] == [f"{mean:.3f}" for mean in means]
+    assert sum(line.startswith("tiny") for line in lines) == 2

@@ -1,6 +1,7 @@
 """``fedpref run`` and what reads its runs, in a folder of their own."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -241,6 +242,19 @@ def test_no_value_of_the_environment_reaches_a_file(
     assert summary(only_run(folder))["rounds"] == 2
     files = [path for path in only_run(folder).rglob("*") if path.is_file()]
     assert not [path for path in files if b"sentinel-71923" in path.read_bytes()]
+
+
+def test_a_last_fold_of_several_answers_is_counted_up_to_the_rounds_that_were_asked_for(
+    fedpref: Run, folder: Path
+) -> None:
+    # Equal devices and shards: four answers at every instant, so that the models go from round 4 to round 8.
+    equal = ("fleet=uniform", "data.min_pairs=8", "data.max_pairs=8", "cohort_size=4")
+    out = fedpref("run", *TINY, "strategy=fedasync", *equal, "rounds=5")[1]
+    assert re.findall(r"^(?:round|done) +(\d+/\d+)", out, re.MULTILINE) == ["0/5", "4/5", "5/5", "5/5"]
+    assert "the models are of round 8" in out
+    assert summary(only_run(folder))["rounds"] == 8
+    out = fedpref("run", *TINY, "strategy=fedasync", *equal, "rounds=4", "name=even")[1]
+    assert "the models are of round" not in out
 
 
 def test_a_failed_run_leaves_a_report_that_says_why(fedpref: Run, folder: Path) -> None:

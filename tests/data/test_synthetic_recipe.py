@@ -58,6 +58,8 @@ def test_num_groups_alone_means_equal_shares() -> None:
         ({"num_clients": True}, ["data.num_clients=True"]),
         ({"beta": "high"}, ["data.beta=high", "number"]),
         ({"beta": float("nan")}, ["data.beta=nan"]),
+        ({"unseen": -1}, ["data.unseen=-1", "at least 0", "at most 100,000"]),
+        ({"unseen": 100_001}, ["data.unseen=100001", "whole number", "at most 100,000"]),
         ({"flips": 1.5}, ["data.flips=1.5", "at most 1"]),
         ({"adversaries": 0.7, "spammers": 0.7}, ["data.adversaries=0.7", "data.spammers=0.7"]),
         ({"min_pairs": 700}, ["data.min_pairs=700", "data.max_pairs=600"]),

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import dataclass
 
 import pytest
+import torch
 
 from fedpref.clients.linear_reward import LinearReward
 from fedpref.data.synthetic import Synthetic
 from fedpref.errors import ConfigurationError
 from fedpref.federation.federation import Federation
 from fedpref.models.given import Given
+from fedpref.models.minilm import MiniLM
 from fedpref.simulation.device_classes import DeviceClass, Mix
 from fedpref.simulation.fleet import timing
 from fedpref.simulation.ray import RayPool
@@ -76,3 +79,38 @@ def test_a_pool_for_no_device_class_is_refused_and_so_is_a_client_without_a_pool
     left_out = dataclasses.replace(given, executor=RayPool(num_workers=0, pools={"none": Pool()}))
     with pytest.raises(ConfigurationError, match=r"set executor\.pools\.slow\.num_workers=1"):
         left_out.rehearse()
+
+
+@dataclass(frozen=True)
+class OnGpu(Given):
+    """Feature vectors that claim to need a GPU, on a machine that has one."""
+
+    device: str = "cuda"
+
+    def check_device(self) -> None:
+        pass
+
+
+def test_a_model_on_a_gpu_that_the_workers_of_a_client_would_not_see_is_refused(
+    federation: Federation,
+) -> None:
+    blind, seeing = Pool(1), Pool(1, num_gpus=0.25)
+    given = dataclasses.replace(federation, rule=LinearReward(OnGpu(DIM), local_steps=1))
+    with pytest.raises(ConfigurationError, match=r"backbone\.device=cuda .* executor\.num_gpus=0: .*=0\.25"):
+        dataclasses.replace(given, executor=RayPool()).rehearse()
+    with pytest.raises(ConfigurationError, match=r"executor\.pools\.slow\.num_gpus=0: "):
+        dataclasses.replace(given, executor=RayPool(num_gpus=0.25, pools={"slow": blind})).rehearse()
+    for executor in (RayPool(num_gpus=0.25), RayPool(pools={"slow": seeing})):  # nobody uses the common pool
+        dataclasses.replace(given, executor=executor).rehearse()
+    on_cpu = dataclasses.replace(federation, rule=LinearReward(OnGpu(DIM, device="cpu"), local_steps=1))
+    dataclasses.replace(on_cpu, executor=RayPool()).rehearse()
+
+
+def test_a_model_on_a_gpu_is_refused_where_this_process_sees_none(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    given = dataclasses.replace(federation, rule=LinearReward(MiniLM(device="cuda"), local_steps=1))
+    with pytest.raises(ConfigurationError, match=r"backbone\.device=cuda: this process sees no GPU"):
+        given.rehearse()
+    dataclasses.replace(given, rule=LinearReward(MiniLM(), local_steps=1)).rehearse()

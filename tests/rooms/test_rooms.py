@@ -27,7 +27,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "clients": (GROUND | {"models", "objectives"}, {"torch"}),
     "flower": (GROUND | {"maths"}, {"flwr"}),
     "simulation": (GROUND | {"maths", "flower"}, {"flwr", "ray"}),
-    "evaluation": (GROUND | {"maths"}, {"sklearn"}),
+    "evaluation": (GROUND | {"maths"}, set()),
     "report": (GROUND | {"maths"}, {"matplotlib"}),
     "federation": (GROUND | {"maths", "flower", "simulation", "evaluation", "report"}, set()),
     "benchmarks": ({"*"}, HEAVY),

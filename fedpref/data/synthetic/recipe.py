@@ -39,7 +39,7 @@ class Recipe:
         max_pairs: largest shard, pairs.
         test_pairs: held-out pairs per annotator.
         unseen: people by the same law who are no clients: newcomers with held-out pairs, and with 100
-            pairs labelled as training pairs are, for a finished model to adapt to.
+            pairs labelled as training pairs are, for a finished model to adapt to; at most 100,000.
         topic_alpha: concentration of an annotator's topics; small is few topics.
         candidates: how two responses relate: "iid", "neg" or "near".
         cyclic_share: eta_cyc, share of the variance of the margin that no reward can express.
@@ -143,7 +143,7 @@ _RANGES: Mapping[str, tuple[float, float]] = {
     "min_pairs": (1, math.inf),
     "max_pairs": (1, math.inf),
     "test_pairs": (1, math.inf),
-    "unseen": (0, math.inf),
+    "unseen": (0, 100_000),  # all are made at once: gigabytes of vectors, hours of writing texts
     "topic_alpha": (1e-3, math.inf),
     "cyclic_share": (0, 1),
     "drift_rad": (0, math.pi),
@@ -199,5 +199,5 @@ def _check_range(key: str, value: Any, low: float, high: float) -> None:
     kind = "a whole number" if key in _COUNTS else "a number"
     is_number = isinstance(value, int if key in _COUNTS else (int, float)) and not isinstance(value, bool)
     if not is_number or not low <= value <= high or not math.isfinite(value):
-        upper = "" if high == math.inf else f" and at most {high:.4g}"
+        upper = "" if high == math.inf else f" and at most {high:,.6g}"
         raise ConfigurationError(f"data.{key}={value} must be {kind}, at least {low:g}{upper}")
