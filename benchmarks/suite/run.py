@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +12,10 @@ from fedpref.benchmarks.suite import plan
 from fedpref.benchmarks.suite.choice import METRIC, Choices, read_choices
 from fedpref.benchmarks.suite.declared import Suite, Tier
 from fedpref.benchmarks.suite.job import Job
+from fedpref.benchmarks.suite.reading import reading
 from fedpref.benchmarks.suite.results import Failure, records_of, score
 from fedpref.benchmarks.suite.schedule import make
+from fedpref.cli.compare import others_asked_noted
 from fedpref.errors import ConfigurationError
 from fedpref.evaluation.compare import Table, tables
 from fedpref.evaluation.records import Record
@@ -121,21 +124,29 @@ def _run(suite: Suite, tier: Tier, setting: Setting, notes: list[str], out: Path
         for metric in (*METRICS, *EXTRA, *HIDDEN)
         if metric in METRICS or any(metric in record.numbers for record in whole)
     ]
-    left_out = [
-        (d, m) for d in tier.data for m in tier.methods if not plan.applies(suite.data[d], suite.method(m))
+    notes += _noted(suite, tier, choices, whole)
+    base = suite.base if any(record.name == suite.base for record in whole) else None  # it may have failed
+    compared = [
+        replace(table, notes=(*table.notes, *reading(table, METRIC))) if table.data in tier.data else table
+        for table in (tables(whole, metrics, base) if whole else ())
     ]
-    notes += [f"{m} is not on {d}: nobody knows the groups that it is to be told." for d, m in left_out]
-    for name in tier.data:
-        others = [each for each in choices.tiers(suite.data[name]) if each != tier.name]
-        notes += [f"{name}: options were chosen by trials of the tier {each}." for each in others]
-    if "k_star" in metrics:
-        notes.append(
+    return Outcome(suite, tier, choices, compared, records, failures, jobs, paths, notes)
+
+
+def _noted(suite: Suite, tier: Tier, choices: Choices, records: Sequence[Record]) -> Iterator[str]:
+    for data, method in itertools.product(tier.data, tier.methods):
+        if not plan.applies(suite.data[data], suite.method(method)):
+            yield f"{method} is not on {data}: nobody knows the groups that it is to be told."
+    yield from others_asked_noted([record for record in records if record.data in tier.data])
+    for data in tier.data:
+        for other in choices.tiers(suite.data[data]):
+            if other != tier.name:
+                yield f"{data}: options were chosen by trials of the tier {other}."
+    if any("k_star" in record.numbers for record in records):
+        yield (
             f"k* is the fewest pairs with which newcomers are surely better off than with what {suite.base} "
             "serves them: by half a point or more, and by an interval above 0. A dash: not so in some seed."
         )
-    base = suite.base if any(record.name == suite.base for record in whole) else None  # it may have failed
-    compared = tables(whole, metrics, base) if whole else ()
-    return Outcome(suite, tier, choices, compared, records, failures, jobs, paths, notes)
 
 
 def _chosen(suite: Suite, tier: Tier, setting: Setting, choices: Choices, out: Path) -> Choices:

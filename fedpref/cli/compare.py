@@ -17,6 +17,7 @@ __all__ = [
     "as_text",
     "compare_runs",
     "names_of",
+    "others_asked_noted",
     "overrides_of",
     "record_of",
     "rows_of",
@@ -58,7 +59,7 @@ def compare_runs(paths: Sequence[Path], metrics: Sequence[str] = ()) -> dict[str
     del found["data"]  # all runs are on the same
     for row in found["rows"]:
         row["runs"] = [str(run.path) for run in sorted(rows[row["name"]], key=_seed)]
-    found["notes"] += versions_noted(runs)
+    found["notes"] += [*others_asked_noted(records), *versions_noted(runs)]
     return found
 
 
@@ -230,6 +231,16 @@ def _yaml(text: str, path: Path) -> Any:
 
 def _seed(run: Run) -> int:
     return int(run.manifest["seed"])
+
+
+def others_asked_noted(records: Sequence[Record]) -> list[str]:
+    """Says where each seed has people of its own, as of drawn populations, or at least other pairs."""
+    asked: dict[str, dict[int, str]] = {}
+    for record in records:
+        asked.setdefault(record.data, {})[record.seed] = record.asked
+    own = [data for data, by_seed in asked.items() if len(set(by_seed.values())) == len(by_seed) > 1]
+    where = f" ({', '.join(own)})" if any(own) and len(own) < len(asked) else ""
+    return [f"Each seed asks other people, or the same ones other pairs{where}."] if own else []
 
 
 def versions_noted(runs: Sequence[Run]) -> list[str]:

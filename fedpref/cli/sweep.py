@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedpref.cli.compare import (
     names_of,
+    others_asked_noted,
     overrides_of,
     record_of,
     rows_of,
@@ -91,7 +92,11 @@ def sweep_of(folder: Path) -> dict[str, Any]:
         ],
         "failures": failures,
         "claims": [],
-        "notes": [*_seeds_noted(whole, common), *versions_noted([run for _, run in shown])],
+        "notes": [
+            *_seeds_noted(whole, common),
+            *others_asked_noted(records),
+            *versions_noted([run for _, run in shown]),
+        ],
     }
 
 
