@@ -9,6 +9,7 @@ from typing import Any
 
 from fedpref.benchmarks.sections import conditions, origin
 from fedpref.benchmarks.suite.claims import Verdict, verdicts
+from fedpref.benchmarks.suite.results import NEWCOMERS, newcomers
 from fedpref.benchmarks.suite.run import EXTRA, Outcome
 from fedpref.evaluation.by_group import accuracy_by_group
 from fedpref.report.storage import write_json
@@ -41,7 +42,11 @@ def as_page(outcome: Outcome, out: Path) -> dict[str, Any]:
         "facts": [f"Tier {tier.name}", origin(), conditions()],
         "command": shlex.join(outcome.command),
         "chosen": list(EXTRA),
-        "tables": [table.as_json() for table in outcome.tables],
+        "tables": [table.as_json() for table in outcome.tables if NEWCOMERS not in table.data],
+        "newcomers": [
+            {"data": data, "tables": [table.as_json() | {"data": shown} for shown, table in of_set]}
+            for data, of_set in newcomers(outcome.tables).items()
+        ],
         "groups": accuracy_by_group(whole, suite.base),
         "runs": [
             {"data": job.data, "method": job.method, "seed": job.seed, "command": job.command}

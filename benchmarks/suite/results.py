@@ -11,13 +11,14 @@ import numpy as np
 from fedpref.benchmarks.suite.declared import Suite
 from fedpref.benchmarks.suite.job import Job
 from fedpref.cli.compare import record_of
+from fedpref.evaluation.compare import Table
 from fedpref.evaluation.few_shot import curve_of
 from fedpref.evaluation.records import Person, Record
 from fedpref.report.runs import Run, read_run, status_of
 from fedpref.report.storage import read_json
 from fedpref.seeds import generator
 
-__all__ = ["NEWCOMERS", "SHOTS", "Failure", "records_of", "score"]
+__all__ = ["NEWCOMERS", "SHOTS", "Failure", "newcomers", "records_of", "score"]
 
 SHOTS = (0, 1, 5, 20, 100)
 """Pairs shown by newcomers, of which the tables tell."""
@@ -61,6 +62,16 @@ def records_of(
         records.append(_record(job, run, target, base))
         records += _newcomers(job, run)
     return records, failures
+
+
+def newcomers(compared: Sequence[Table]) -> dict[str, list[tuple[str, Table]]]:
+    """Tables of newcomers by data set, each with the pairs that they show, in words."""
+    found: dict[str, list[tuple[str, Table]]] = {}
+    for table in compared:
+        data, is_of_newcomers, shown = table.data.partition(NEWCOMERS)
+        if is_of_newcomers:
+            found.setdefault(data, []).append((shown, table))
+    return found
 
 
 def score(path: Path, metric: str) -> float | None:

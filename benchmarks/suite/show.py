@@ -8,7 +8,7 @@ from typing import Any
 
 from fedpref.benchmarks.sections import conditions, origin, put_section
 from fedpref.benchmarks.suite.claims import Verdict, verdicts
-from fedpref.benchmarks.suite.results import NEWCOMERS
+from fedpref.benchmarks.suite.results import NEWCOMERS, newcomers
 from fedpref.benchmarks.suite.run import EXTRA, Outcome
 from fedpref.evaluation.compare import Table
 from fedpref.report.compare import as_markdown, as_table
@@ -36,28 +36,27 @@ def put_section_of(file: Path, outcome: Outcome) -> None:
 
 def _tables(outcome: Outcome, form: Format) -> list[str]:
     heading = "### " if form is as_markdown else ""
+    by_data = newcomers(outcome.tables)
     parts = []
-    for name in dict.fromkeys(table.data.partition(NEWCOMERS)[0] for table in outcome.tables):
-        parts += [_part(table, form, heading) for table in outcome.tables if table.data == name]
-        newcomers = [table for table in outcome.tables if table.data.startswith(name + NEWCOMERS)]
-        if newcomers:
-            columns = [table.data.partition(NEWCOMERS)[2] for table in newcomers]
-            title = f"{heading}{name}, newcomers, by the pairs that they show"
-            parts.append(f"{title}\n\n{form(_side_by_side(newcomers), columns)}")
+    for table in (table for table in outcome.tables if NEWCOMERS not in table.data):
+        parts.append(_part(table, form, heading))
+        if table.data in by_data:
+            title = f"{heading}{table.data}, newcomers, by the pairs that they show"
+            columns = [shown for shown, _ in by_data[table.data]]
+            parts.append(f"{title}\n\n{form(_side_by_side(by_data[table.data]), columns)}")
     return parts
 
 
-def _side_by_side(tables: Sequence[Table]) -> dict[str, Any]:
+def _side_by_side(tables: Sequence[tuple[str, Table]]) -> dict[str, Any]:
     """One comparison with the accuracy of each table as a metric of its own, named by the pairs shown."""
-    plain = [table.as_json() for table in tables]
-    metrics: dict[str, dict[str, Any]] = {row["name"]: {} for one in plain for row in one["rows"]}
-    for one in plain:
-        column = one["data"].partition(NEWCOMERS)[2]
+    plain = [(shown, table.as_json()) for shown, table in tables]
+    metrics: dict[str, dict[str, Any]] = {row["name"]: {} for _, one in plain for row in one["rows"]}
+    for shown, one in plain:
         for row in one["rows"]:
-            metrics[row["name"]][column] = row["metrics"][_METRIC]
+            metrics[row["name"]][shown] = row["metrics"][_METRIC]
     rows = [{"name": name, "metrics": of_row} for name, of_row in metrics.items()]
-    notes = list(dict.fromkeys(note for one in plain for note in one["notes"]))
-    return plain[0] | {"rows": rows, "notes": notes}
+    notes = list(dict.fromkeys(note for _, one in plain for note in one["notes"]))
+    return plain[0][1] | {"rows": rows, "notes": notes}
 
 
 def _part(table: Table, form: Format, heading: str) -> str:

@@ -83,6 +83,7 @@ def sweep_of(folder: Path) -> dict[str, Any]:
         "command": "",
         "chosen": [],
         "tables": [table.as_json() for table in tables(records, (*METRICS, *more))],
+        "newcomers": [],
         "groups": accuracy_by_group(records),
         "runs": [
             {"data": row.data, "method": row.method, "seed": _seed(run)}

@@ -1,4 +1,4 @@
-"""All methods on all data sets at once: accuracy, difference to the base, rank."""
+"""All methods on several tables at once: accuracy, difference to the base, and on data sets the rank."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fedpref.report.figures import shown
 from fedpref.report.gain import signed_points
 from fedpref.report.ranks import mean_ranks, ranks_in
 
-__all__ = ["Overview", "OverviewCell", "OverviewRow", "overview_of"]
+__all__ = ["Overview", "OverviewCell", "OverviewRow", "overview_of", "side_by_side"]
 
 _METRIC = "user_accuracy"
 _FULL = 0.15  # the difference that has the strongest colour
@@ -23,7 +23,7 @@ class OverviewCell:
 
     Attributes:
         accuracy: in percent.
-        remark: difference to the base, and rank.
+        remark: difference to the base and, among data sets, the rank.
         style: CSS class: alike where it is above the base, apart where below, empty where the interval of
             the difference holds 0.
         strength: of the colour, in percent.
@@ -37,7 +37,7 @@ class OverviewCell:
 
 @dataclass(frozen=True)
 class OverviewRow:
-    """A method: a cell a data set, None where it was not run; ``rank`` is empty if it lacks one."""
+    """A method: a cell a table, None where it was not run; ``rank`` is empty if it lacks one."""
 
     name: str
     cells: Sequence[OverviewCell | None]
@@ -46,7 +46,7 @@ class OverviewRow:
 
 @dataclass(frozen=True)
 class Overview:
-    """The section: names of the data sets, and rows, the best mean rank first."""
+    """Names of the tables, and rows; ``unranked`` are those that lack a table where others have a rank."""
 
     data: Sequence[str]
     rows: Sequence[OverviewRow]
@@ -54,7 +54,7 @@ class Overview:
 
 
 def overview_of(tables: Sequence[Mapping[str, Any]]) -> Overview | None:
-    """The section about several data sets; None for one alone."""
+    """The section about several data sets, the best mean rank first; None for one alone."""
     if len(tables) < 2:
         return None
     ranks = ranks_in(tables)
@@ -69,6 +69,17 @@ def overview_of(tables: Sequence[Mapping[str, Any]]) -> Overview | None:
         for name in names
     ]
     return Overview([table["data"] for table in tables], rows, [row.name for row in rows if not row.rank])
+
+
+def side_by_side(tables: Sequence[Mapping[str, Any]]) -> Overview:
+    """Tables that are no data sets to rank over; methods in the order in which they come.
+
+    Args:
+        tables: at least one.
+    """
+    names = dict.fromkeys(row["name"] for table in tables for row in table["rows"])
+    rows = [OverviewRow(name, [_cell(table, name, None) for table in tables], "") for name in names]
+    return Overview([table["data"] for table in tables], rows, [])
 
 
 def _cell(table: Mapping[str, Any], name: str, rank: float | None) -> OverviewCell | None:

@@ -6,6 +6,7 @@ The data, which ``fedpref bench`` keeps as ``outcome-TIER.json``::
     command                   what made the runs; empty where there was no single one
     chosen                    metrics whose intervals are shown, besides those of user accuracy
     tables                    as of Table.as_json, one a data set
+    newcomers                 data, tables: of one data set, one a number of pairs, which is its name
     groups                    as of accuracy_by_group, of the data sets that have hidden groups
     runs                      data, method, seed, command
     failures                  data, method, seed, error: runs that are in no table, and why
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from fedpref.report.overview import overview_of
+from fedpref.report.overview import Overview, overview_of, side_by_side
 from fedpref.report.pareto import Point, front, pareto_chart
 from fedpref.report.storage import write_text
 from fedpref.report.sweep_table import TableView, table_view
@@ -31,7 +32,7 @@ from fedpref.report.units import largest_unit, time_unit
 
 __all__ = ["FORMAT", "sweep_page", "write_sweep"]
 
-FORMAT = 1
+FORMAT = 2
 """Of the plain data; another one cannot be shown."""
 
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
@@ -52,12 +53,17 @@ class _Picture:
 
 @dataclass(frozen=True)
 class _Section:
-    """One data set; ``bars`` are, of each method, its accuracy in each of the ``groups``."""
+    """One data set; ``bars`` are, of each method, its accuracy in each of the ``groups``.
+
+    ``newcomers`` are columns by the pairs that people show whom no client knows.
+    """
 
     view: TableView
     pictures: Sequence[_Picture]
     groups: Sequence[Mapping[str, Any]]
     bars: Sequence[tuple[str, Sequence[Mapping[str, Any]]]]
+    newcomers: Overview | None
+    num_newcomers: int
     commands: str
 
 
@@ -74,17 +80,29 @@ def write_sweep(sweep: Mapping[str, Any], path: Path) -> Path:
 def sweep_page(sweep: Mapping[str, Any]) -> str:
     """The page as HTML; ``sweep`` as this module's documentation says, the same data give the same page."""
     groups = {entry["data"]: entry["groups"] for entry in sweep["groups"]}
+    newcomers = {entry["data"]: entry["tables"] for entry in sweep["newcomers"]}
+    further = [
+        table | {"data": f"{data}, newcomers with {table['data']}"}
+        for data, of in newcomers.items()
+        for table in of
+    ]
     return template("sweep.html.j2").render(
         sweep=sweep,
         style=style("report.css", "sweep.css"),
         overview=overview_of(sweep["tables"]),
-        sections=[_section(table, groups.get(table["data"], ()), sweep) for table in sweep["tables"]],
-        csv="data:text/csv;charset=utf-8," + quote(as_csv(sweep["tables"])),
+        sections=[
+            _section(table, groups.get(table["data"], ()), newcomers.get(table["data"], ()), sweep)
+            for table in sweep["tables"]
+        ],
+        csv="data:text/csv;charset=utf-8," + quote(as_csv([*sweep["tables"], *further])),
     )
 
 
 def _section(
-    table: Mapping[str, Any], groups: Sequence[Mapping[str, Any]], sweep: Mapping[str, Any]
+    table: Mapping[str, Any],
+    groups: Sequence[Mapping[str, Any]],
+    newcomers: Sequence[Mapping[str, Any]],
+    sweep: Mapping[str, Any],
 ) -> _Section:
     names = [row["name"] for row in table["rows"]] if groups else []
     pictures = [_picture(table, cost, metrics) for cost, metrics in _COSTS.items()]
@@ -93,6 +111,8 @@ def _section(
         pictures=[picture for picture in pictures if picture is not None],
         groups=groups,
         bars=[(name, [_row(group, name) for group in groups]) for name in names],
+        newcomers=side_by_side(newcomers) if newcomers else None,
+        num_newcomers=newcomers[0]["num_people"] if newcomers else 0,
         commands="\n".join(run["command"] for run in sweep["runs"] if run["data"] == table["data"]),
     )
 

@@ -15,7 +15,7 @@ from page_toy import Page
 from fedpref.report.overview import overview_of
 from fedpref.report.pareto import Point, front, pareto_chart
 from fedpref.report.ranks import mean_ranks, ranks_in, ranks_of
-from fedpref.report.sweep import sweep_page
+from fedpref.report.sweep import FORMAT, sweep_page
 from fedpref.report.sweep_table import table_view
 from fedpref.report.table_csv import as_csv
 from fedpref.seeds import generator
@@ -60,8 +60,10 @@ def table(data: str, means: dict[str, float], seeds: int = 1, **numbers: float) 
 
 
 def sweep(*tables: dict[str, Any], **changes: Any) -> dict[str, Any]:
-    empty: dict[str, Any] = {key: [] for key in ("chosen", "groups", "runs", "failures", "claims", "notes")}
-    told = {"format": 1, "title": "A sweep", "about": "", "facts": ["4 runs"], "command": ""}
+    empty: dict[str, Any] = {
+        key: [] for key in ("chosen", "newcomers", "groups", "runs", "failures", "claims", "notes")
+    }
+    told = {"format": FORMAT, "title": "A sweep", "about": "", "facts": ["4 runs"], "command": ""}
     return {**empty, **told, "tables": list(tables), **changes}
 
 
@@ -154,6 +156,23 @@ def test_what_is_missing_is_left_out_and_never_invented() -> None:
         "None",
     ):
         assert absent not in text
+
+
+def test_newcomers_are_a_column_for_each_number_of_pairs_and_no_data_sets_to_rank_over() -> None:
+    few = {
+        "data": "d",
+        "tables": [table("0 pairs", {"one": 0.61}), table("5 pairs", {"one": 0.62, "two": 0.7})],
+    }
+    page = sweep_page(sweep(table("d", {"one": 0.6, "two": 0.65}), newcomers=[few]))
+    assert page.count('class="matrix overview"') == 1 and "Rank over data sets" not in page
+    seen = Sweep(page).text
+    assert "Newcomers, by the pairs that they show" in seen
+    cells = re.findall(
+        r"<td[^>]*>([\d.–]+)(?:<span|</td>)", page.partition("matrix overview")[2].partition("</table>")[0]
+    )
+    assert cells == ["61.0", "62.0", "–", "70.0"]
+    for shown in ("0 pairs", "5 pairs"):
+        assert f"d%2C%20newcomers%20with%20{shown.replace(' ', '%20')}" in page.replace("&#34;", "")
 
 
 def test_equal_costs_are_told_and_not_drawn() -> None:
