@@ -13,7 +13,6 @@ last column is what the deltas would take if all were made first.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 import tracemalloc
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fedpref.benchmarks.sections import conditions, put_section, this_command
+from fedpref.benchmarks.sections import conditions, granted_cores, put_section, this_command
 from fedpref.flower.records import Contents, read
 from fedpref.flower.validation import ReplyLimits, validate_reply
 from fedpref.flower.wire import FLAT, NUM_EXAMPLES, pack
@@ -63,7 +62,7 @@ def speed(num_updates: int, num_entries: int, repeats: int) -> dict[str, float]:
     base, rng = model(num_entries, "base"), generator(0, "unused")
     answers = [model(num_entries, "answer", client) for client in range(num_updates)]
     updates = [Update(weights, base, 1, {}, client) for client, weights in enumerate(answers)]
-    words, cores = [weights["w"].view(np.int64) for weights in answers], len(os.sched_getaffinity(0))
+    words, cores = [weights["w"].view(np.int64) for weights in answers], granted_cores()
     ones, combine = [1.0] * num_updates, WeightedMean()
     read_s, read_together_s, mean_s = [], [], []
     with ThreadPoolExecutor(cores) as pool:

@@ -11,15 +11,22 @@ from pathlib import Path
 
 from fedpref.report.provenance import source_commit
 
-__all__ = ["conditions", "origin", "put_section", "this_command"]
+__all__ = ["conditions", "granted_cores", "origin", "put_section", "this_command"]
 
 _HEADING = "# Benchmarks\n\nEvery section was written by its command; compare within a section only.\n"
 
 
 def conditions() -> str:
     """What the machine grants now: a figure without it says little."""
-    granted = len(os.sched_getaffinity(0))
-    return f"{os.cpu_count()} cores, {granted} of them granted to this process, load {os.getloadavg()[0]:.1f}"
+    all_, granted = os.cpu_count(), granted_cores()
+    return f"{all_} cores, {granted} of them granted to this process, load {os.getloadavg()[0]:.1f}"
+
+
+def granted_cores() -> int:
+    """Cores that this process may use; all of them where the system grants none singly, as macOS."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def origin() -> str:

@@ -1,7 +1,7 @@
 """Options are chosen alike for all methods: the best of equally many settings, by pairs held out of training.
 
-What was chosen is kept beside the suite, with all scores and what the choice cost, so that a reader can judge
-it and a run need not repeat it.
+What was chosen is kept beside the suite, with the grid, the score of each setting and the words of the
+trials, so that a reader can judge it and a run need not repeat it.
 """
 
 from __future__ import annotations

@@ -11,11 +11,15 @@ data:
 methods:                           # what is compared
   fedavg: {words: [strategy=fedavg], grid: [[client.l2=0], [client.l2=0.01]]}
   lore: {from: heterogeneity}      # as that suite has it
+  pooled: {words: […], federated: false} # nobody exchanges anything: no bytes, no virtual time
 tiers:
   small: {data: [clusters, llmfao], seeds: [0, 1, 2], words: [rounds=100], cost: a minute}
 claims:                            # what must come out; may be left out
   - {claim: …, data: clusters, method: lore, than: fedavg, metric: user_accuracy, least: 0.04}
+  - {claim: …, data: clusters, method: lore, metric: k_star, most: 20, why: One person has 9 pairs.}
 ```
+
+``why`` is a sentence, shown where the claim does not hold: why that is so.
 """
 
 from __future__ import annotations
@@ -25,20 +29,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedpref.benchmarks.suite import keys
+from fedpref.benchmarks.suite.keys import Words
+from fedpref.benchmarks.suite.metrics import COSTS, EXTRA, HIDDEN, METRICS, NEWCOMERS, OF_NEWCOMERS, SHOTS
 from fedpref.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Claim", "DataSet", "Method", "Suite", "Tier", "read_suite", "suite_names"]
-
-Words = tuple[str, ...]
 
 _BASELINES = ("pooled", "local_only", "personal_ridge")
 _FOLDER = Path(__file__).parent.parent / "suites"
 _KEYS = {
     "suite": ("title", "about", "base", "words", "data", "methods", "tiers", "claims"),
     "data": ("words", "file", "target"),
-    "methods": ("words", "grid", "told_groups", "from"),
+    "methods": ("words", "grid", "told_groups", "federated", "from"),
     "tiers": ("data", "methods", "seeds", "words", "cost"),
-    "claims": ("claim", "data", "method", "than", "metric", "least", "most"),
+    "claims": ("claim", "data", "method", "than", "metric", "least", "most", "why"),
 }
 
 
@@ -68,12 +73,15 @@ class Method:
         words: of a run of it, but for the options that are chosen.
         grid: settings to choose from, each some words; one empty setting where nothing is chosen.
         told_groups: the option that is told the hidden group of each client, if there is one.
+        is_federated: False where nobody exchanges anything as in a federation, such as pairs in one place or
+            everybody alone: what exchange costs is then not told.
     """
 
     name: str
     words: Words
     grid: tuple[Words, ...] = ((),)
     told_groups: str | None = None
+    is_federated: bool = True
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,7 @@ class Claim:
         than: method or "oracle" that is subtracted; None subtracts nothing.
         least: smallest value that bears the claim out; None where there is none.
         most: largest; likewise.
+        why: a sentence on why it does not hold, for where it does not; may be empty.
     """
 
     claim: str
@@ -118,13 +127,15 @@ class Claim:
     than: str | None = None
     least: float | None = None
     most: float | None = None
+    why: str = ""
 
     @property
     def asked(self) -> str:
         """The criterion in words."""
         minus = f" - {self.than}" if self.than else ""
-        bound = f"at least {self.least:g}" if self.least is not None else f"at most {self.most:g}"
-        return f"{self.metric} of {self.method}{minus} {bound}"
+        ends = {"at least": self.least, "at most": self.most}
+        bounds = " and ".join(f"{words} {end:g}" for words, end in ends.items() if end is not None)
+        return f"{self.metric} of {self.method}{minus} {bounds}"
 
 
 @dataclass(frozen=True)
@@ -197,100 +208,107 @@ def read_suite(name: str) -> Suite:
             f"There are {', '.join(suite_names())}"
         )
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
     from yaml import YAMLError
 
     try:
         tree = OmegaConf.to_container(OmegaConf.load(path))
-    except (YAMLError, OSError, UnicodeDecodeError) as error:
+    except (YAMLError, OSError, UnicodeDecodeError, OmegaConfBaseException) as error:
         raise ConfigurationError(
             f"{path} is no YAML that can be read: {str(error).splitlines()[0]}"
         ) from error
-    return replace(_suite(path.stem, tree), path=None if path.parent == _FOLDER else path)
+    try:
+        return replace(_suite(path.stem, tree), path=None if path.parent == _FOLDER else path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{path}: {error}") from error
 
 
 def _suite(name: str, tree: Any) -> Suite:
-    _check(name, tree, "suite", ("title", "about", "base", "data", "methods", "tiers"))
-    data = {key: _data(f"{name}.data.{key}", key, entry) for key, entry in tree["data"].items()}
-    methods = {key: _method(f"{name}.methods.{key}", key, entry) for key, entry in tree["methods"].items()}
+    keys.keys("the suite", tree, _KEYS["suite"], ("title", "about", "base", "data", "methods", "tiers"))
+    title, about = (keys.text(key, tree[key]) for key in ("title", "about"))
+    data = {key: _data(f"data.{key}", key, one) for key, one in keys.entries("data", tree["data"]).items()}
+    listed = keys.entries("methods", tree["methods"])
+    methods = {key: _method(f"methods.{key}", key, one) for key, one in listed.items()}
     budgets = {key: len(method.grid) for key, method in methods.items() if method.grid != ((),)}
     if len(set(budgets.values())) > 1:
-        raise ConfigurationError(f"{name}.methods: every grid must have equally many settings, got {budgets}")
-    tiers = {
-        key: _tier(f"{name}.tiers.{key}", key, entry, data, methods) for key, entry in tree["tiers"].items()
-    }
-    base = tree["base"]
-    if base not in methods:
-        raise ConfigurationError(f"{name}.base={base} is not among its methods: {', '.join(methods)}")
+        raise ConfigurationError(f"methods: every grid must have equally many settings, got {budgets}")
+    base = keys.one_of("base", tree["base"], methods)
+    listed = keys.entries("tiers", tree["tiers"])
+    tiers = {key: _tier(f"tiers.{key}", key, one, data, methods) for key, one in listed.items()}
     for tier in tiers.values():
         if base not in tier.methods:
-            raise ConfigurationError(f"{name}.tiers.{tier.name}.methods must have the base, {base}")
-    words = _words(name, tree.get("words", []))
-    listed = enumerate(tree.get("claims", []))
-    claims = tuple(_claim(f"{name}.claims[{i}]", entry, methods, data) for i, entry in listed)
-    return Suite(name, tree["title"], tree["about"], base, words, data, methods, tiers, claims)
+            raise ConfigurationError(f"tiers.{tier.name}.methods must have the base, {base}")
+    words = keys.words("words", tree.get("words", []))
+    claimed = enumerate(keys.listed("claims", tree.get("claims", [])))
+    claims = tuple(_claim(f"claims[{i}]", entry, methods, data) for i, entry in claimed)
+    return Suite(name, title, about, base, words, data, methods, tiers, claims)
 
 
 def _data(where: str, name: str, entry: Any) -> DataSet:
-    _check(where, entry, "data", ("words",))
-    return DataSet(name, _words(where, entry["words"]), entry.get("file"), entry.get("target"))
+    keys.keys(where, entry, _KEYS["data"], ("words",))
+    return DataSet(
+        name,
+        keys.words(f"{where}.words", entry["words"]),
+        keys.optional(where, entry, "file", keys.text, None),
+        keys.optional(where, entry, "target", keys.number, None),
+    )
 
 
 def _method(where: str, name: str, entry: Any) -> Method:
-    _check(where, entry, "methods", () if isinstance(entry, dict) and "from" in entry else ("words",))
+    keys.keys(
+        where, entry, _KEYS["methods"], () if isinstance(entry, dict) and "from" in entry else ("words",)
+    )
     if "from" in entry:
-        other = read_suite(entry["from"])
+        other = read_suite(keys.text(f"{where}.from", entry["from"]))
         if len(entry) > 1 or name not in other.methods:
             raise ConfigurationError(f"{where}: from takes all of a method of that suite, and nothing else")
         return other.methods[name]
-    grid = tuple(_words(f"{where}.grid", setting) for setting in entry.get("grid", [[]]))
-    if not grid:
-        raise ConfigurationError(f"{where}.grid has no setting; leave it out where nothing is to choose")
-    return Method(name, _words(where, entry["words"]), grid, entry.get("told_groups"))
+    return Method(
+        name,
+        keys.words(f"{where}.words", entry["words"]),
+        keys.optional(where, entry, "grid", keys.grid, ((),)),
+        keys.optional(where, entry, "told_groups", keys.text, None),
+        keys.optional(where, entry, "federated", keys.is_true, True),
+    )
 
 
 def _tier(
     where: str, name: str, entry: Any, data: Mapping[str, DataSet], methods: Mapping[str, Method]
 ) -> Tier:
-    _check(where, entry, "tiers", ("seeds", "cost"))
-    chosen = {}
-    for kind, known in (("data", data), ("methods", methods)):
-        chosen[kind] = tuple(str(each) for each in entry.get(kind, known))
-        for each in chosen[kind]:
-            if each not in known:
-                raise ConfigurationError(f"{where}.{kind}: unknown {each}.{did_you_mean(each, known)}")
-    seeds = tuple(entry["seeds"])
-    if not seeds or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
-        raise ConfigurationError(f"{where}.seeds={list(seeds)} must be integers from 0 on, at least one")
+    keys.keys(where, entry, _KEYS["tiers"], ("seeds", "cost"))
     return Tier(
-        name, chosen["data"], chosen["methods"], seeds, _words(where, entry.get("words", [])), entry["cost"]
+        name,
+        keys.names(f"{where}.data", entry.get("data", list(data)), data),
+        keys.names(f"{where}.methods", entry.get("methods", list(methods)), methods),
+        keys.seeds(f"{where}.seeds", entry["seeds"]),
+        keys.words(f"{where}.words", entry.get("words", [])),
+        keys.text(f"{where}.cost", entry["cost"]),
     )
 
 
 def _claim(where: str, entry: Any, methods: Mapping[str, Method], data: Mapping[str, DataSet]) -> Claim:
-    _check(where, entry, "claims", ("claim", "data", "method", "metric"))
-    claim = Claim(**entry)
+    keys.keys(where, entry, _KEYS["claims"], ("claim", "data", "method", "metric"))
+    shown = [f"{shots} pair{'' if shots == 1 else 's'}" for shots in SHOTS]
+    on_tables = [*data, *(f"{name}{NEWCOMERS}{pairs}" for name in data for pairs in shown)]
+    on = keys.one_of(f"{where}.data", entry["data"], on_tables)
+    metrics = (*METRICS, *EXTRA, *HIDDEN) if on in data else OF_NEWCOMERS
+    has_oracle = on in data and data[on].file is None  # of real annotators nobody knows the law
+    others = (*methods, "oracle") if has_oracle else tuple(methods)
+    claim = Claim(
+        claim=keys.text(f"{where}.claim", entry["claim"]),
+        data=on,
+        method=keys.one_of(f"{where}.method", entry["method"], methods),
+        metric=keys.one_of(f"{where}.metric", entry["metric"], metrics),
+        than=keys.one_of(f"{where}.than", entry["than"], others) if "than" in entry else None,
+        least=keys.optional(where, entry, "least", keys.number, None),
+        most=keys.optional(where, entry, "most", keys.number, None),
+        why=keys.optional(where, entry, "why", keys.text, ""),
+    )
     if claim.least is None and claim.most is None:
         raise ConfigurationError(f"{where}: least or most is missing")
-    if claim.data.partition(",")[0] not in data:  # what follows a comma tells of newcomers
-        raise ConfigurationError(f"{where}: unknown data {claim.data}.{did_you_mean(claim.data, data)}")
+    if claim.least is not None and claim.most is not None and claim.least > claim.most:
+        raise ConfigurationError(f"{where}: least={claim.least:g} must not be above most={claim.most:g}")
     for name in (claim.method, claim.than):
-        if name is not None and name not in (*methods, "oracle"):
-            raise ConfigurationError(f"{where}: unknown method {name}.{did_you_mean(name, methods)}")
+        if claim.metric in COSTS and name in methods and not methods[str(name)].is_federated:
+            raise ConfigurationError(f"{where}.metric: {name} is not federated and has no {claim.metric}")
     return claim
-
-
-def _check(where: str, entry: Any, kind: str, required: Sequence[str]) -> None:
-    if not isinstance(entry, dict):
-        raise ConfigurationError(f"{where} must be a mapping with {', '.join(required)}")
-    for key in entry:
-        if key not in _KEYS[kind]:
-            raise ConfigurationError(f"{where}: unknown key {key}.{did_you_mean(str(key), _KEYS[kind])}")
-    for key in required:
-        if key not in entry:
-            raise ConfigurationError(f"{where}: {key} is missing")
-
-
-def _words(where: str, words: Any) -> Words:
-    if not isinstance(words, list) or not all(isinstance(word, str) and "=" in word for word in words):
-        raise ConfigurationError(f"{where}: words must be a list of key=value, got {words!r:.80}")
-    return tuple(words)

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,14 +131,23 @@ def finish(job: Job, out: Path, unfinished: Path | None = None) -> Path:
 
 def _run(federation: Federation, directory: Any, resume: bool) -> Path:
     path: Path = directory.path
+    reached = 0
+
+    def note(record: Mapping[str, Any]) -> None:
+        nonlocal reached
+        reached = min(int(record["round"]), federation.rounds)
+
     try:
-        federation.run(directory, resume=resume)
+        federation.run(directory, note, resume)
         directory.set_status("finished", round_number=federation.rounds, exit_code=0)
         directory.sign()
+    except KeyboardInterrupt:
+        directory.set_status("interrupted", round_number=reached, exit_code=130)
+        raise
     except (CheckpointError, StorageError):
         raise
     except FedprefError as error:  # a method that fails is a result; a bug is not, and ends the suite
-        directory.set_status("failed", round_number=0, exit_code=error.exit_code, error=str(error))
+        directory.set_status("failed", round_number=reached, exit_code=error.exit_code, error=str(error))
     return path
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fedpref.benchmarks.sections import conditions, origin
-from fedpref.benchmarks.suite.claims import Verdict, verdicts
-from fedpref.benchmarks.suite.results import NEWCOMERS, newcomers
-from fedpref.benchmarks.suite.run import EXTRA, Outcome
+from fedpref.benchmarks.suite.claims import Verdict, summary, verdicts
+from fedpref.benchmarks.suite.metrics import EXTRA, NEWCOMERS
+from fedpref.benchmarks.suite.results import newcomers
+from fedpref.benchmarks.suite.run import Outcome
 from fedpref.evaluation.by_group import accuracy_by_group
 from fedpref.report.storage import write_json
 from fedpref.report.sweep import FORMAT
@@ -34,6 +35,7 @@ def as_page(outcome: Outcome, out: Path) -> dict[str, Any]:
     """The data of ``fedpref.report.sweep``; run directories are told relative to ``out``."""
     suite, tier = outcome.suite, outcome.tier
     shown = {(table.data, row.name) for table in outcome.tables for row in table.rows}
+    claimed = verdicts(suite.claims, outcome.tables, outcome.failures)
     whole = [record for record in outcome.records if (record.data, record.name) in shown]
     return {
         "format": FORMAT,
@@ -54,7 +56,8 @@ def as_page(outcome: Outcome, out: Path) -> dict[str, Any]:
             for job, path in zip(outcome.jobs, outcome.paths, strict=True)
         ],
         "failures": [vars(failure) for failure in outcome.failures],
-        "claims": [_claim(verdict) for verdict in verdicts(suite.claims, outcome.tables)],
+        "claims": [_claim(verdict) for verdict in claimed],
+        "claims_told": summary(claimed) if claimed else "",
         "notes": list(outcome.notes),
     }
 
@@ -66,5 +69,7 @@ def _claim(verdict: Verdict) -> dict[str, Any]:
         "data": claim.data,
         "asked": claim.asked,
         "measured": verdict.measured,
+        "told": verdict.told,
         "holds": verdict.holds,
+        "why": claim.why if verdict.holds is False else "",
     }

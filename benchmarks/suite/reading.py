@@ -28,8 +28,10 @@ def reading(table: Table, metric: str) -> list[str]:
         assert one.low is not None and one.high is not None
         (above if one.low > 0 else below if one.high < 0 else alike).append(name)
     parts = [
-        f"{words} {', '.join(names)}"
+        f"{words}: {', '.join(names)}"
         for words, names in (("above it", above), ("not told apart from it", alike), ("below it", below))
         if names
     ]
-    return [f"Beside {base.name}, by intervals over people, best first: {'; '.join(parts)}."] if parts else []
+    return (
+        [f"Beside {base.name} (by intervals over people, best first), {'; '.join(parts)}."] if parts else []
+    )

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedpref.benchmarks.suite.declared import Suite
 from fedpref.benchmarks.suite.job import Job
+from fedpref.benchmarks.suite.metrics import COSTS, NEWCOMERS, SHOTS
 from fedpref.cli.compare import record_of
 from fedpref.evaluation.compare import Table
 from fedpref.evaluation.few_shot import curve_of
@@ -18,13 +19,7 @@ from fedpref.report.runs import Run, read_run, status_of
 from fedpref.report.storage import read_json
 from fedpref.seeds import generator
 
-__all__ = ["NEWCOMERS", "SHOTS", "Failure", "newcomers", "records_of", "score"]
-
-SHOTS = (0, 1, 5, 20, 100)
-"""Pairs shown by newcomers, of which the tables tell."""
-
-NEWCOMERS = ", newcomers with "
-"""In the name of a table, between its data set and how many pairs they show."""
+__all__ = ["SHOTS", "Failure", "newcomers", "records_of", "score"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,8 @@ def records_of(
     Names are those of the jobs: a directory may be older than a name, and two jobs may share one.
 
     A run on unseen people gives further records, one a number of pairs that they show, as data sets of their
-    own; their ``k_star`` is the fewest pairs that surely beat what the suite's base serves them.
+    own; their ``k_star`` is the fewest pairs that surely beat what the suite's base serves them. What
+    exchange costs is told of federated methods alone.
     """
     failures: list[Failure] = []
     finished: list[tuple[Job, Run]] = []
@@ -59,7 +55,7 @@ def records_of(
     records: list[Record] = []
     for job, run in finished:
         target, base = suite.data[job.data].target, bases.get((job.data, job.seed))
-        records.append(_record(job, run, target, base))
+        records.append(_record(job, run, target, base, suite.method(job.method).is_federated))
         records += _newcomers(job, run)
     return records, failures
 
@@ -81,11 +77,13 @@ def score(path: Path, metric: str) -> float | None:
     return float(read_json(path / "summary.json")[metric])
 
 
-def _record(job: Job, run: Run, target: float | None, base: Run | None) -> Record:
+def _record(job: Job, run: Run, target: float | None, base: Run | None, is_federated: bool) -> Record:
     found = record_of(run, job.method, job.data)
     own = {name: number for name, number in found.numbers.items() if name != "k_star"}  # over its own model
     reached = {} if target is None else _to_target(run, target)
-    return replace(found, numbers={**own, **reached, **_k_star(run, base)})
+    numbers = {**own, **reached, **_k_star(run, base)}
+    told = {name: number for name, number in numbers.items() if is_federated or name not in COSTS}
+    return replace(found, numbers=told)
 
 
 def _k_star(run: Run, base: Run | None) -> dict[str, float]:

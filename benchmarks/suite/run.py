@@ -12,6 +12,7 @@ from fedpref.benchmarks.suite import plan
 from fedpref.benchmarks.suite.choice import METRIC, Choices, read_choices
 from fedpref.benchmarks.suite.declared import Suite, Tier
 from fedpref.benchmarks.suite.job import Job
+from fedpref.benchmarks.suite.metrics import EXTRA, HIDDEN, METRICS
 from fedpref.benchmarks.suite.reading import reading
 from fedpref.benchmarks.suite.results import Failure, records_of, score
 from fedpref.benchmarks.suite.schedule import make
@@ -24,12 +25,7 @@ from fedpref.report.storage import storage_errors
 
 __all__ = ["Outcome", "Setting", "run_suite"]
 
-METRICS = ("user_accuracy", "worst_decile", "worst_group", "bytes_up", "bytes_down", "virtual_s")
-EXTRA = ("to_target_s", "to_target_bytes", "k_star")
-"""Where some run has them."""
-
-HIDDEN = ("oracle", "ari", "order_consistency")
-"""For claims alone."""
+_PART = "-part"
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,7 @@ class Setting:
         flags: words of every run, such as ``--allow`` and ``--config-dir``.
         tune: choose the options anew.
         address: of a Ray cluster that runs them; None runs them here.
+        has_folder: True if the files are looked for in a folder that was named with ``--data``.
     """
 
     out: Path
@@ -53,6 +50,7 @@ class Setting:
     flags: Sequence[str] = ()
     tune: bool = False
     address: str | None = None
+    has_folder: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,17 @@ class Outcome:
 
     Attributes:
         suite: what was run.
-        tier: of it, with the data sets that were there.
+        tier: of it, with the data sets that were there. Of a part, which has other methods or seeds than the
+            suite's tier, the name ends in ``-part``, so that it takes no place of the whole.
         choices: options of the methods.
         tables: one a data set.
         records: of all runs that finished.
         failures: the others.
         jobs: all runs.
         paths: their directories, in this order.
-        notes: data sets that were left out, and why.
+        notes: what to know of all tables, a sentence each: which part of the tier they are of, what was left
+            out, where options were chosen, how k* is counted.
+        flags: last words of the command.
     """
 
     suite: Suite
@@ -80,16 +81,20 @@ class Outcome:
     jobs: Sequence[Job]
     paths: Sequence[Path]
     notes: Sequence[str]
+    flags: Sequence[str] = ()
 
     @property
     def command(self) -> list[str]:
-        """What made these runs, and makes those of other data sets that are there."""
+        """What made these runs, and makes those of other data sets that are there.
+
+        A folder of files is FOLDER: where it is says nothing to others.
+        """
         suite, tier = self.suite, self.tier
-        usual = suite.tiers[tier.name]
-        words = ["fedpref", "bench", str(suite.path or suite.name), "--tier", tier.name]
+        usual = suite.tiers.get(tier.name) or suite.tiers[tier.name.removesuffix(_PART)]
+        words = ["fedpref", "bench", str(suite.path or suite.name), "--tier", usual.name]
         words += ["--strategies", ",".join(tier.methods)] if tier.methods != usual.methods else []
         words += ["--seeds", ",".join(map(str, tier.seeds))] if tier.seeds != usual.seeds else []
-        return words
+        return [*words, *self.flags]
 
 
 def run_suite(suite: Suite, tier: Tier, setting: Setting) -> Outcome:
@@ -124,20 +129,45 @@ def _run(suite: Suite, tier: Tier, setting: Setting, notes: list[str], out: Path
         for metric in (*METRICS, *EXTRA, *HIDDEN)
         if metric in METRICS or any(metric in record.numbers for record in whole)
     ]
-    notes += _noted(suite, tier, choices, whole)
+    notes = [*_part_noted(suite, tier), *notes, *_noted(suite, tier, choices, whole)]
     base = suite.base if any(record.name == suite.base for record in whole) else None  # it may have failed
     compared = [
-        replace(table, notes=(*table.notes, *reading(table, METRIC))) if table.data in tier.data else table
+        replace(table, notes=(*table.notes, *_table_noted(suite, tier, table, whole)))
         for table in (tables(whole, metrics, base) if whole else ())
     ]
-    return Outcome(suite, tier, choices, compared, records, failures, jobs, paths, notes)
+    of_files = setting.has_folder and any(suite.data[name].file is not None for name in tier.data)
+    flags = (*setting.flags, *(("--data", "FOLDER") if of_files else ()))
+    shown = replace(tier, name=tier.name + _PART) if _is_part(suite, tier) else tier
+    return Outcome(suite, shown, choices, compared, records, failures, jobs, paths, notes, flags)
+
+
+def _is_part(suite: Suite, tier: Tier) -> bool:
+    usual = suite.tiers[tier.name]
+    return set(tier.methods) != set(usual.methods) or set(tier.seeds) != set(usual.seeds)
+
+
+def _part_noted(suite: Suite, tier: Tier) -> Iterator[str]:
+    if _is_part(suite, tier):
+        methods, seeds = ", ".join(tier.methods), ", ".join(map(str, tier.seeds))
+        yield f"A part of the tier {tier.name}: strategies {methods}; seeds {seeds}."
+
+
+def _table_noted(suite: Suite, tier: Tier, table: Table, records: Sequence[Record]) -> Iterator[str]:
+    own = [record for record in records if record.data == table.data]
+    if not any(record.name == suite.base for record in records):  # else the table says so itself
+        yield f"There is no run of {suite.base}: differences are to {table.rows[0].name}."
+    for note in others_asked_noted(own):
+        counts = [len(record.people) for record in own]
+        least, most = min(counts), max(counts)
+        yield f"{note} {least if least == most else f'{least} to {most}'} people a seed."
+    if table.data in tier.data:
+        yield from reading(table, METRIC)
 
 
 def _noted(suite: Suite, tier: Tier, choices: Choices, records: Sequence[Record]) -> Iterator[str]:
     for data, method in itertools.product(tier.data, tier.methods):
         if not plan.applies(suite.data[data], suite.method(method)):
             yield f"{method} is not on {data}: nobody knows the groups that it is to be told."
-    yield from others_asked_noted([record for record in records if record.data in tier.data])
     for data in tier.data:
         for other in choices.tiers(suite.data[data]):
             if other != tier.name:

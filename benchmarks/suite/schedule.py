@@ -21,6 +21,7 @@ from fedpref.report.storage import read_json
 __all__ = ["Found", "found_in", "make"]
 
 _DONE = ("finished", "failed")
+_is_interrupted = False  # of a worker
 
 
 class Found(NamedTuple):
@@ -89,7 +90,7 @@ def _each(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, _die_with_parent) as pool:
         waiting: dict[Future[Path], str] = {
-            pool.submit(finish, job, out, begun.get(key)): key for key, job in jobs.items()
+            pool.submit(_finish, job, out, begun.get(key)): key for key, job in jobs.items()
         }
         try:
             while waiting:
@@ -99,6 +100,18 @@ def _each(
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _finish(job: Job, out: Path, unfinished: Path | None) -> Path:
+    """As ``finish``, but an interrupted worker begins nothing more: what it has in its queue stays there."""
+    global _is_interrupted
+    if _is_interrupted:
+        raise KeyboardInterrupt
+    try:
+        return finish(job, out, unfinished)
+    except KeyboardInterrupt:
+        _is_interrupted = True
+        raise
 
 
 def _die_with_parent() -> None:

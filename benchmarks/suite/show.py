@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from fedpref.benchmarks.sections import conditions, origin, put_section
-from fedpref.benchmarks.suite.claims import Verdict, verdicts
-from fedpref.benchmarks.suite.results import NEWCOMERS, newcomers
-from fedpref.benchmarks.suite.run import EXTRA, Outcome
+from fedpref.benchmarks.suite.claims import Verdict, summary, verdicts
+from fedpref.benchmarks.suite.metrics import EXTRA, NEWCOMERS
+from fedpref.benchmarks.suite.results import newcomers
+from fedpref.benchmarks.suite.run import Outcome
 from fedpref.evaluation.compare import Table
 from fedpref.report.compare import as_markdown, as_table
 from fedpref.report.ranks import mean_ranks, ranks_in
@@ -85,14 +86,15 @@ def _chosen(table: Table) -> list[str]:
 
 def _rest(outcome: Outcome) -> list[str]:
     parts = []
-    if len(outcome.tables) > 1:
-        own = [table.as_json() for table in outcome.tables if table.data in outcome.tier.data]
+    own = [table.as_json() for table in outcome.tables if table.data in outcome.tier.data]
+    if len(own) > 1:
         ranks = mean_ranks(ranks_in(own))
         listed = ", ".join(f"{name} {rank:.1f}" for name, rank in ranks.items())
         others = [name for name in outcome.tier.methods if name not in ranks]
         unranked = f" Not on all of them: {', '.join(others)}." if others else ""
         parts.append(f"Mean rank over data sets: {listed}.{unranked}")
-    parts += [_claims(verdicts(outcome.suite.claims, outcome.tables))] if outcome.suite.claims else []
+    claimed = verdicts(outcome.suite.claims, outcome.tables, outcome.failures)
+    parts += [_claims(claimed)] if claimed else []
     if outcome.failures:
         listed = "\n".join(f"- {f.data}, {f.method}, seed {f.seed}: {f.error}" for f in outcome.failures)
         parts.append(f"Runs that failed:\n\n{listed}")
@@ -100,20 +102,16 @@ def _rest(outcome: Outcome) -> list[str]:
 
 
 def _claims(found: Sequence[Verdict]) -> str:
-    measured = [verdict for verdict in found if verdict.measured is not None]
-    holding = sum(verdict.holds for verdict in measured)
     lines = [
         "| claim | data | asked | measured | holds |",
         "| --- | --- | --- | ---: | --- |",
         *map(_claim, found),
     ]
-    told = f"{holding} of {len(measured)} claims that were measured hold; there are {len(found)}."
-    return "\n".join([*lines, "", told])
+    return "\n".join([*lines, "", summary(found)])
 
 
 def _claim(verdict: Verdict) -> str:
     claim = verdict.claim
-    if verdict.measured is None:
-        return f"| {claim.claim} | {claim.data} | {claim.asked} | not measured | - |"
-    holds = "yes" if verdict.holds else "**no**"
-    return f"| {claim.claim} | {claim.data} | {claim.asked} | {verdict.measured:.3f} | {holds} |"
+    answers = {True: "yes", False: f"**no** {claim.why}".rstrip(), None: "-"}
+    cells = (claim.claim, claim.data, claim.asked, verdict.told, answers[verdict.holds])
+    return f"| {' | '.join(cells)} |"

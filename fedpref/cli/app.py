@@ -117,7 +117,7 @@ def bench(
     data: Annotated[Path | None, typer.Option(help="folder of the real annotators' files")] = None,
     tune: Annotated[bool, typer.Option(help="choose the options of the methods anew")] = False,
     check: Annotated[bool, typer.Option(help="compare with the figures that are kept")] = False,
-    expect: Annotated[str, typer.Option(help="keep the figures, for this reason")] = "",
+    expect: Annotated[str | None, typer.Option(help="keep the figures, for this reason")] = None,
     markdown: Annotated[Path | None, typer.Option(help="file of sections to write the tables to")] = None,
     allow: Allow = None,
     config_dir: ConfigDirs = None,
@@ -413,7 +413,7 @@ def new_strategy(name: Annotated[str, typer.Argument(help="lower-case name, such
 
 @app.command()
 def doctor(format_: Format = "text") -> None:
-    """Show versions, devices, extras, disk and caches."""
+    """Show versions, devices, extras, disk and memory."""
     from fedpref.cli.doctor import as_text, examine
 
     _print(examine(), format_, as_text)

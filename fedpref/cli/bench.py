@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedpref.errors import ConfigurationError, FederationError
+from fedpref.errors import ConfigurationError, FederationError, did_you_mean
 
 if TYPE_CHECKING:
-    from fedpref.benchmarks.suite.declared import Tier
+    from fedpref.benchmarks.suite.declared import Suite, Tier
     from fedpref.benchmarks.suite.run import Outcome
 
 __all__ = ["Asked", "bench", "numbers", "words"]
@@ -33,7 +34,7 @@ class Asked:
         flags: words of every run, such as ``--allow`` and ``--config-dir``.
         tune: choose the options anew.
         check: compare with the figures that are kept.
-        expect: keep the figures, for this reason; empty keeps nothing.
+        expect: keep the figures, for this reason; None keeps nothing.
         markdown: file that gets the tables as sections; None writes none.
     """
 
@@ -48,7 +49,7 @@ class Asked:
     flags: Sequence[str] = ()
     tune: bool = False
     check: bool = False
-    expect: str = ""
+    expect: str | None = None
     markdown: Path | None = None
 
 
@@ -74,46 +75,139 @@ def bench(asked: Asked) -> int:
 
     Raises:
         ConfigurationError: a suite, tier or method does not exist, or nothing can be run.
-        FederationError: with ``check``, figures differ from those that are kept, or a run failed.
+        FederationError: with ``check``, something differs from what is kept, or a run failed.
     """
     from fedpref.benchmarks.suite import expected
-    from fedpref.benchmarks.suite.declared import read_suite, suite_names
+    from fedpref.benchmarks.suite.declared import suite_names
+
+    _check(asked)
+    suites = [_suite(name) for name in asked.suites or suite_names()]
+    for suite in suites:
+        _check_strategies(asked, suite)
+    tiers = [suite.tier(asked.tier, asked.strategies, asked.seeds) for suite in suites]
+    if asked.check:
+        for suite, tier in zip(suites, tiers, strict=True):
+            expected.require(expected.expected_path(suite, tier))
+    find = _finder(asked)
+    if asked.expect is not None:
+        for suite, tier in zip(suites, tiers, strict=True):
+            _check_files(suite, tier, find)
+    wrong: list[str] = []
+    try:
+        for suite, tier in zip(suites, tiers, strict=True):
+            wrong += [f"{suite.name}: {one}" for one in _of_suite(asked, suite, tier, find)]
+    except KeyboardInterrupt:
+        print("fedpref: interrupted; go on with the same command", file=sys.stderr)
+        raise
+    if wrong:
+        raise FederationError("\n".join(wrong))
+    return 0
+
+
+def _of_suite(asked: Asked, suite: Suite, tier: Tier, find: Callable[[str], str]) -> list[str]:
+    """Run a suite and show, keep or check what comes out; what is wrong with it, a sentence each."""
+    from fedpref.benchmarks.sections import granted_cores
+    from fedpref.benchmarks.suite import expected
     from fedpref.benchmarks.suite.page import keep as keep_outcome
     from fedpref.benchmarks.suite.run import Setting, run_suite
     from fedpref.benchmarks.suite.show import put_section_of, text
 
+    print(f"{suite.title}: {_size(tier)}, {tier.cost}", flush=True)
+    workers, has_folder = asked.jobs or granted_cores(), asked.data is not None
+    setting = Setting(
+        asked.out, workers, find, print, asked.flags, asked.tune, asked.address, has_folder=has_folder
+    )
+    with _address_as_typed():
+        outcome = run_suite(suite, tier, setting)
+    keep_outcome(outcome, asked.out / suite.name)
+    print(f"\n{text(outcome)}\n", flush=True)
+    if asked.markdown is not None:
+        put_section_of(asked.markdown, outcome)
+    path, failed = expected.expected_path(suite, tier), _failed(outcome)
+    if asked.check:
+        return [*failed, *expected.deviations(path, outcome)]
+    if asked.expect is not None and failed:
+        return [f"{one}; nothing is kept" for one in failed]
+    if asked.expect is not None:
+        expected.keep(path, outcome, asked.expect)
+        print(f"kept  {path}")
+    return []
+
+
+def _check(asked: Asked) -> None:
+    """Refuse words that do not go together."""
+    from fedpref.benchmarks.suite.expected import check_reason
+
     if asked.jobs < 0:
         raise ConfigurationError(f"--jobs {asked.jobs} must be 0, which is one a core, or more")
-    suites = [read_suite(name) for name in asked.suites or suite_names()]
-    tiers = [suite.tier(asked.tier, asked.strategies, asked.seeds) for suite in suites]
-    if (asked.check or asked.expect) and (asked.strategies or asked.seeds):
+    if asked.check and asked.expect is not None:
+        raise ConfigurationError("--check compares with what is kept and --expect replaces it; leave one out")
+    if (asked.check or asked.expect is not None) and (asked.strategies or asked.seeds):
         raise ConfigurationError(
             "--check and --expect are for whole tiers; leave --strategies and --seeds out"
         )
-    paths = [expected.expected_path(suite, tier) for suite, tier in zip(suites, tiers, strict=True)]
-    for path in paths if asked.check and not asked.expect else ():
-        expected.require(path)
-    workers = asked.jobs or len(os.sched_getaffinity(0))
-    setting = Setting(asked.out, workers, _finder(asked), print, asked.flags, asked.tune, asked.address)
-    wrong: list[str] = []
-    for suite, tier, path in zip(suites, tiers, paths, strict=True):
-        print(f"{suite.title}: {_size(tier)}, {tier.cost}", flush=True)
-        outcome = run_suite(suite, tier, setting)
-        keep_outcome(outcome, asked.out / suite.name)
-        print(f"\n{text(outcome)}\n", flush=True)
-        if asked.markdown is not None:
-            put_section_of(asked.markdown, outcome)
-        if asked.expect and outcome.failures:
-            wrong += [f"{suite.name}: {one}; nothing is kept" for one in _failed(outcome)]
-        elif asked.expect:
-            expected.keep(path, suite, outcome.tier, outcome.tables, asked.expect)
-            print(f"kept  {path}")
-        if asked.check:
-            found = [*_failed(outcome), *expected.deviations(path, outcome.tables)]
-            wrong += [f"{suite.name}: {one}" for one in found]
-    if wrong:
-        raise FederationError("; ".join(wrong))
-    return 0
+    if asked.expect is not None:
+        check_reason(asked.expect)
+
+
+def _suite(name: str) -> Suite:
+    """A suite by its name or file; a file may not have the name of a suite that fedpref brings."""
+    from fedpref.benchmarks.suite import declared
+
+    file = Path(name)
+    if file.suffix in (".yaml", ".yml") and not file.is_file():
+        raise ConfigurationError(f"there is no file {name}; name one of a suite of your own, or a suite")
+    suite = declared.read_suite(name)
+    if suite.path is None or suite.name not in declared.suite_names():
+        return suite
+    brought = Path(declared.__file__).parent.parent / "suites" / file.name
+    if brought.is_file() and brought.samefile(file):
+        return replace(suite, path=None)
+    raise ConfigurationError(
+        f"{name} has the name of a suite that fedpref brings, whose runs and choices would lie in the same "
+        "folder; rename the file"
+    )
+
+
+def _check_strategies(asked: Asked, suite: Suite) -> None:
+    from fedpref.cli.compose import check_directories, options_of, parse_words
+
+    folders = parse_words(asked.flags).config_dirs
+    check_directories(folders)
+    strategies = options_of("strategy", folders)
+    for name in asked.strategies:
+        if name not in suite.methods and name not in strategies:
+            mend = did_you_mean(name, suite.methods) or did_you_mean(name, strategies)
+            raise ConfigurationError(
+                f"--strategies {name}: no method of suite {suite.name} and no strategy.{mend} "
+                f"Its methods are {', '.join(suite.methods)}; fedpref config ls strategy lists the others"
+            )
+
+
+def _check_files(suite: Suite, tier: Tier, find: Callable[[str], str]) -> None:
+    """Refuse to keep figures of a tier of which data sets would be left out."""
+    absent = []
+    for name in tier.data:
+        file = suite.data[name].file
+        try:
+            if file is not None:
+                find(file)
+        except ConfigurationError:
+            absent.append(name)
+    if absent:
+        raise ConfigurationError(
+            f"--expect keeps a whole tier, but of suite {suite.name} the files of {', '.join(absent)} are "
+            "not there; fetch them with fedpref data get, or name --data FOLDER"
+        )
+
+
+@contextmanager
+def _address_as_typed() -> Iterator[None]:
+    """Errors of an address name the option of this command, not the key of a run's executor."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise ConfigurationError(str(error).replace("executor.address=", "--address ")) from error
 
 
 def _failed(outcome: Outcome) -> list[str]:

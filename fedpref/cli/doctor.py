@@ -38,7 +38,7 @@ def as_text(found: Mapping[str, Any]) -> str:
     lines = [f"python {found['python']} on {found['platform']}"]
     lines += [f"  {name} {number or 'MISSING'}" for name, number in found["versions"].items()]
     lines += [
-        f"  extra [{name}] {'installed' if number else 'not installed: pip install fedpref[' + name + ']'}"
+        f"  extra [{name}] {'installed' if number else f'not installed: {_install(name)}'}"
         for name, number in found["extras"].items()
     ]
     lines.append(
@@ -46,6 +46,12 @@ def as_text(found: Mapping[str, Any]) -> str:
         f"{found['free_disk_bytes'] / 2**30:.1f} GiB free disk, GPUs: {', '.join(found['gpus']) or 'none'}"
     )
     return "\n".join(lines)
+
+
+def _install(extra: str) -> str:
+    """What to type; in a checkout, pip takes the checkout itself."""
+    is_checkout = (Path(__file__).resolve().parents[2] / "pyproject.toml").is_file()
+    return f"pip install '.[{extra}]' in the checkout" if is_checkout else f"pip install 'fedpref[{extra}]'"
 
 
 def _version(package: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,11 @@ def _outcome(kept: dict[str, Path], tier: str) -> dict[str, Any]:
     for name, outcome in outcomes.items():
         if outcome.get("format") != FORMAT:
             raise StorageError(f"{kept[name]} is of another version of fedpref; run fedpref bench again")
-    found: dict[str, Any] = max(outcomes.values(), key=lambda outcome: str(outcome["ended"]))
+    last = max(outcomes, key=lambda name: str(outcomes[name]["ended"]))
+    if len(outcomes) > 1:
+        others = ", ".join(sorted(name for name in outcomes if name != last))
+        print(f"shown  tier {last}, which ended last; --tier shows {others}", file=sys.stderr)
+    found: dict[str, Any] = outcomes[last]
     return found
 
 

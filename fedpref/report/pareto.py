@@ -12,12 +12,16 @@ from fedpref.report.charts import ticks
 from fedpref.report.svg import drawing, text
 from fedpref.report.units import percent_tick
 
-__all__ = ["Point", "front", "pareto_chart"]
+__all__ = ["SLIM", "WIDE", "Point", "front", "pareto_chart"]
 
 _LEFT, _TOP, _BOTTOM, _NAMES = 46.0, 16.0, 48.0, 168.0
-_WIDTH, _LEAST_HEIGHT, _LINE = 520.0, 300.0, 15.0
+_LEAST_HEIGHT, _LINE = 300.0, 15.0
 _LONGEST_NAME = 22
 _LOGARITHMIC_FROM = 8.0  # times the least cost
+_TICK, _LETTER = 37.0, 7.0  # widths of what stands at a tick, and of a letter of the axis' title
+
+WIDE, SLIM = 520.0, 352.0
+"""Widths of drawings: beside another one, and on a phone, whose letters are as large as the text's around."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +44,18 @@ def front(points: Sequence[Point]) -> list[Point]:
     return sorted(found, key=lambda point: (point.cost, point.name))
 
 
-def pareto_chart(points: Sequence[Point], cost: str, unit: tuple[float, str]) -> str:
+def pareto_chart(points: Sequence[Point], cost: str, unit: tuple[float, str], width: float = WIDE) -> str:
     """Points, whiskers and the line of the front; every name stands at the right, joined to its point.
 
     Args:
         points: at least one.
         cost: what the x axis shows.
         unit: its size and name.
+        width: of the drawing; names take the same of any.
     """
     best = front(points)
     height = max(_LEAST_HEIGHT, _TOP + _BOTTOM + _LINE * len(points))
-    axes = _Axes.around(points, height)
+    axes = _Axes.around(points, width, height)
     body = [_frame(axes, f"{cost} ({unit[1]}{', logarithmic' if axes.is_logarithmic else ''})", unit[0])]
     body.append(_stairs(axes, best))
     names = sorted(points, key=lambda point: (-point.accuracy, point.name))
@@ -58,7 +63,7 @@ def pareto_chart(points: Sequence[Point], cost: str, unit: tuple[float, str]) ->
     for point, place in zip(names, places, strict=True):
         body.append(_joined(axes, point, place, "best" if point in best else "beaten"))
     told = f"accuracy of {len(points)} methods over {cost}; best for their cost: "
-    return drawing(body, _WIDTH, height, told + ", ".join(point.name for point in best))
+    return drawing(body, width, height, told + ", ".join(point.name for point in best))
 
 
 def _dominates(one: Point, other: Point) -> bool:
@@ -75,21 +80,22 @@ class _Axes:
     least: float
     most: float
     is_logarithmic: bool
+    width: float
     height: float
 
     @classmethod
-    def around(cls, points: Sequence[Point], height: float) -> _Axes:
+    def around(cls, points: Sequence[Point], width: float, height: float) -> _Axes:
         costs = [cost for point in points for cost in (point.cost, *(point.costs or ()))]
         shares = [share for point in points for share in (point.accuracy, *(point.accuracies or ()))]
         is_logarithmic = min(costs) > 0 and max(costs) > _LOGARITHMIC_FROM * min(costs)
         air = max(0.05 * (max(shares) - min(shares)), 0.01)
         low, high = (min(costs) / 1.3, max(costs) * 1.3) if is_logarithmic else (0.0, 1.08 * max(costs))
         least, most = max(min(shares) - air, 0.0), min(max(shares) + air, 1.0)
-        return cls(low, high or 1.0, least, most, is_logarithmic, height)
+        return cls(low, high or 1.0, least, most, is_logarithmic, width, height)
 
     @property
     def right(self) -> float:
-        return _WIDTH - _NAMES
+        return self.width - _NAMES
 
     def x(self, cost: float) -> float:
         low, high, at = self.low, self.high, cost
@@ -103,11 +109,18 @@ class _Axes:
 
     def costs(self, unit: float) -> list[float]:
         if not self.is_logarithmic:
-            return [unit * tick for tick in ticks(self.low / unit, self.high / unit, 4)]
+            count = max(2, int((self.right - _LEFT) / (2 * _TICK)))
+            return [unit * tick for tick in ticks(self.low / unit, self.high / unit, count)]
         first, last = math.floor(math.log10(self.low / unit)), math.ceil(math.log10(self.high / unit))
-        factors = (1, 2, 5) if self.high < 300 * self.low else (1,)
-        all_ticks = [factor * 10.0**power * unit for power in range(first, last + 1) for factor in factors]
-        return [tick for tick in all_ticks if self.low <= tick <= self.high]
+        every = [((1,), step) for step in range(1, last - first + 2)]
+        for factors, step in (((1, 2, 5), 1), ((1, 3), 1), *every):
+            powers = range(first, last + 1, step)
+            all_ticks = [factor * 10.0**power * unit for power in powers for factor in factors]
+            found = [tick for tick in all_ticks if self.low <= tick <= self.high]
+            places = [self.x(tick) for tick in found]
+            if all(later - place >= _TICK for place, later in pairwise(places)):
+                break
+        return found
 
 
 def _frame(axes: _Axes, title: str, unit: float) -> str:
@@ -119,7 +132,9 @@ def _frame(axes: _Axes, title: str, unit: float) -> str:
         parts.append(text(_LEFT - 8, y + 4, percent_tick(share), "tick end"))
     parts.append(f'<line class="base" x1="{_LEFT}" x2="{axes.right}" y1="{bottom}" y2="{bottom}"/>')
     parts += [text(axes.x(cost), bottom + 18, f"{cost / unit:g}", "tick middle") for cost in axes.costs(unit)]
-    parts.append(text((_LEFT + axes.right) / 2, bottom + 38, title, "axis middle"))
+    # A long title of a slim drawing is not in the middle of its axis, but inside the drawing.
+    middle = max((_LEFT + axes.right) / 2, _LETTER * len(title) / 2)
+    parts.append(text(middle, bottom + 38, title, "axis middle"))
     return "".join(parts)
 
 

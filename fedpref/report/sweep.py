@@ -10,7 +10,9 @@ The data, which ``fedpref bench`` keeps as ``outcome-TIER.json``::
     groups                    as of accuracy_by_group, of the data sets that have hidden groups
     runs                      data, method, seed, command
     failures                  data, method, seed, error: runs that are in no table, and why
-    claims                    claim, data, asked, measured, holds
+    claims                    claim, data, asked, measured, told, holds, why: ``told`` is what was measured in
+                              words, ``holds`` is null where nothing was to be measured, ``why`` may be empty
+    claims_told               how many of them hold, a sentence; only where there are claims
     notes                     a sentence each
 """
 
@@ -23,7 +25,7 @@ from typing import Any
 from urllib.parse import quote
 
 from fedpref.report.overview import Overview, overview_of, side_by_side
-from fedpref.report.pareto import Point, front, pareto_chart
+from fedpref.report.pareto import SLIM, Point, front, pareto_chart
 from fedpref.report.storage import write_text
 from fedpref.report.sweep_table import TableView, table_view
 from fedpref.report.table_csv import as_csv
@@ -32,7 +34,7 @@ from fedpref.report.units import largest_unit, time_unit
 
 __all__ = ["FORMAT", "sweep_page", "write_sweep"]
 
-FORMAT = 2
+FORMAT = 3
 """Of the plain data; another one cannot be shown."""
 
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"), (1.0, "B"))
@@ -44,10 +46,11 @@ _COSTS = {
 
 @dataclass(frozen=True)
 class _Picture:
-    """Accuracy over one cost; without a chart, ``remark`` says why."""
+    """Accuracy over one cost, ``slim`` where there is little room; without charts ``remark`` says why."""
 
     caption: str
     chart: str
+    slim: str
     remark: str
 
 
@@ -133,10 +136,16 @@ def _picture(table: Mapping[str, Any], cost: str, metrics: Sequence[str]) -> _Pi
     caption = f"Accuracy over {cost}"
     costs = [point.cost for point in points]
     if min(costs) == max(costs):
-        return _Picture(caption, "", f"All methods have the same {cost}.")
+        who = "All methods" if len(points) == len(table["rows"]) else f"{len(points)} methods"
+        return _Picture(caption, "", "", f"{who} have the same {cost}.")
     unit = largest_unit(max(costs), _BYTES) if "bytes" in cost else time_unit(max(costs))
     best = ", ".join(point.name for point in front(points))
-    return _Picture(caption, pareto_chart(points, cost, unit), f"Best for their cost: {best}.")
+    return _Picture(
+        caption,
+        chart=pareto_chart(points, cost, unit),
+        slim=pareto_chart(points, cost, unit, SLIM),
+        remark=f"Best for their cost: {best}.",
+    )
 
 
 def _point(row: Mapping[str, Any], metrics: Sequence[str]) -> Point:

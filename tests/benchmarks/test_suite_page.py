@@ -14,6 +14,7 @@ from fedpref.benchmarks.suite.job import Job
 from fedpref.benchmarks.suite.page import as_page, keep
 from fedpref.benchmarks.suite.results import Failure
 from fedpref.benchmarks.suite.run import Outcome
+from fedpref.benchmarks.suite.show import text
 from fedpref.evaluation.compare import tables
 from fedpref.evaluation.records import Person, Record
 from fedpref.report.sweep import sweep_page
@@ -62,7 +63,48 @@ def test_all_runs_have_commands_and_those_that_failed_a_reason_but_no_row(tmp_pa
     assert [[row["name"] for row in group["rows"]] for group in groups] == [["base", "mine"]] * 2
     assert [group["rows"][1]["mean"] for group in groups] == pytest.approx([0.7, 0.6])
     (claim,) = page["claims"]
-    assert claim["asked"] == "user_accuracy of mine - base at least 0.05" and claim["holds"]
+    assert claim["asked"] == "user_accuracy of mine - base at least 0.05" and claim["holds"] is True
+
+
+CLAIMS = (
+    CLAIM,
+    replace(CLAIM, claim="It gains much.", least=0.2, why="Two people alone."),
+    replace(CLAIM, claim="It holds.", why="Not said."),
+    Claim("It works.", "easy", "broken", "user_accuracy", least=0.5),
+    Claim("It is elsewhere.", "hard", "mine", "user_accuracy", least=0.5),
+)
+
+
+def test_claims_have_three_answers_and_why_only_with_a_no(tmp_path: Path) -> None:
+    found = outcome(tmp_path)
+    found = replace(found, suite=replace(found.suite, claims=CLAIMS))
+    page = as_page(found, tmp_path)
+    assert [(one["told"], one["holds"], one["why"]) for one in page["claims"]] == [
+        ("0.1000", True, ""),
+        ("0.1000", False, "Two people alone."),
+        ("0.1000", True, ""),
+        ("failed", False, ""),
+        ("-", None, ""),
+    ]
+    told = text(found)
+    for row in (
+        "| 0.1000 | yes |",
+        "| 0.1000 | **no** Two people alone. |",
+        "| failed | **no** |",
+        "| - | - |",
+        "\n\n2 of 4 claims that were tested hold; 1 was not.",
+    ):
+        assert row in told
+    assert "Not said." not in told and page["claims_told"] in told
+
+
+def test_a_mean_rank_is_over_two_data_sets_at_least_and_newcomers_are_none(tmp_path: Path) -> None:
+    found = outcome(tmp_path)
+    (easy,) = found.tables
+    newcomers = replace(easy, data="easy, newcomers with 5 pairs")
+    assert "Mean rank" not in text(replace(found, tables=[easy, newcomers]))
+    two = replace(found, tier=replace(TIER, data=("easy", "hard")), tables=[easy, replace(easy, data="hard")])
+    assert "Mean rank over data sets: mine 1.0, base 2.0. Not on all of them: broken." in text(two)
 
 
 def test_the_command_names_what_is_not_as_the_tier_has_it(tmp_path: Path) -> None:

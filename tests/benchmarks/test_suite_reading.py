@@ -30,8 +30,8 @@ def records(people: int) -> list[Record]:
 def test_the_sentence_names_each_method_once_and_the_best_first() -> None:
     (table,) = tables(records(10))
     assert reading(table, "user_accuracy") == [
-        "Beside base, by intervals over people, best first: "
-        "above it best, better; not told apart from it alike; below it worse."
+        "Beside base (by intervals over people, best first), "
+        "above it: best, better; not told apart from it: alike; below it: worse."
     ]
 
 

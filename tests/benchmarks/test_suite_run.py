@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,6 +86,45 @@ def test_a_method_that_fails_is_listed_and_the_others_stay(tmp_path: Path) -> No
         ("tiny", "fedavg", 1),
     ]
     assert [row.name for row in found.tables[0].rows] == ["ridge"]
+    assert all("There is no run of fedavg: differences are to ridge." in one.notes for one in found.tables)
+
+
+def test_each_table_says_where_seeds_ask_other_people_and_how_many(tmp_path: Path) -> None:
+    alone, both = (
+        outcome(tmp_path, tier=replace(TIER, methods=("fedavg",), seeds=seeds)) for seeds in ((0,), (0, 1))
+    )
+    assert not any("Each seed asks" in note for table in alone.tables for note in table.notes)
+    seen, *newcomers = both.tables
+    people = len({name for record in both.records if record.data == "tiny" for name in record.people})
+    told = "Each seed asks other people, or the same ones other pairs."
+    assert f"{told} {people} people a seed." in seen.notes
+    assert all(f"{told} 3 people a seed." in table.notes for table in newcomers)
+    assert not any("Each seed asks" in note for note in both.notes)
+
+
+def test_the_command_has_the_flags_and_names_a_folder_of_files_but_not_where_it_is(tmp_path: Path) -> None:
+    row = {"chosen": "good", "rejected": "bad", "annotator": "x"}
+    rows = [row | {"prompt": f"p{i}", "split": "test" if i % 2 else "train"} for i in range(4)]
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    suite = replace(
+        SUITE,
+        words=("data=jsonl", "checkpoint.every=9"),
+        data={"real": DataSet("real", (), "llmfao")},
+        tiers={"smoke": replace(TIER, data=("real",))},
+    )
+    part = replace(suite.tiers["smoke"], methods=("fedavg",), seeds=(1,))
+    setting = Setting(
+        tmp_path, 1, lambda name: str(file), lambda line: None, ("--allow", "json"), has_folder=True
+    )
+    found = run_suite(suite, part, setting)
+    assert found.tier.name == "smoke-part"
+    assert shlex.join(found.command) == (
+        "fedpref bench mine --tier smoke --strategies fedavg --seeds 1 --allow json --data FOLDER"
+    )
+    assert found.failures == [] and "A part of the tier smoke: strategies fedavg; seeds 1." in found.notes
+    cached = run_suite(suite, part, replace(setting, has_folder=False))
+    assert cached.command == found.command[:-2] and "FOLDER" in found.command
 
 
 def test_a_method_that_is_renamed_is_not_run_again_and_has_its_new_name(tmp_path: Path) -> None:
@@ -110,7 +150,7 @@ def test_options_are_chosen_for_the_words_that_are_run(tmp_path: Path) -> None:
 def test_a_data_set_without_its_file_is_left_out_with_a_note(tmp_path: Path) -> None:
     suite = replace(SUITE, data={**SUITE.data, "real": DataSet("real", ("data=jsonl",), "llmfao")})
     found = outcome(tmp_path, suite, replace(TIER, data=("tiny", "real"), methods=("fedavg",)))
-    assert found.tier.data == ("tiny",) and "real is left out" in found.notes[0]
+    assert found.tier.data == ("tiny",) and sum("real is left out" in note for note in found.notes) == 1
     with pytest.raises(ConfigurationError, match="no data set is there"):
         outcome(tmp_path, suite, replace(TIER, data=("real",)))
 

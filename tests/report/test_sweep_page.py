@@ -13,11 +13,12 @@ import pytest
 from page_toy import Page
 
 from fedpref.report.overview import overview_of
-from fedpref.report.pareto import Point, front, pareto_chart
+from fedpref.report.pareto import SLIM, WIDE, Point, front, pareto_chart
 from fedpref.report.ranks import mean_ranks, ranks_in, ranks_of
 from fedpref.report.sweep import FORMAT, sweep_page
 from fedpref.report.sweep_table import table_view
 from fedpref.report.table_csv import as_csv
+from fedpref.report.template import style
 from fedpref.seeds import generator
 
 ATTACK = "<script>alert('x')</script>"
@@ -80,6 +81,11 @@ def groups_of(data: str, names: list[str], count: int) -> dict[str, Any]:
     return {"data": data, "groups": groups}
 
 
+def claim(**changes: Any) -> dict[str, Any]:
+    usual = {"claim": "C", "data": "d", "asked": "a", "measured": None, "told": "-", "holds": None, "why": ""}
+    return {**usual, **changes}
+
+
 # ---------------------------------------------------------------------------------------------- the page
 
 
@@ -87,7 +93,7 @@ def test_names_are_text_and_never_markup() -> None:
     evil = {f"{ATTACK}{number}": 0.6 + 0.1 * number for number in range(2)}
     runs = [{"data": ATTACK, "method": ATTACK, "seed": 0, "command": f"fedpref run 'name={ATTACK}'"}]
     failures = [{"data": ATTACK, "method": ATTACK, "seed": 0, "error": ATTACK}]
-    claims = [{"claim": ATTACK, "data": ATTACK, "asked": ATTACK, "measured": None, "holds": False}]
+    claims = [claim(claim=ATTACK, data=ATTACK, asked=ATTACK, told=ATTACK, holds=False, why=ATTACK)]
     words = {"title": ATTACK, "about": ATTACK, "facts": [ATTACK], "command": ATTACK, "notes": [ATTACK]}
     page = sweep_page(
         sweep(
@@ -97,6 +103,7 @@ def test_names_are_text_and_never_markup() -> None:
             runs=runs,
             failures=failures,
             claims=claims,
+            claims_told=ATTACK,
             **words,
         )
     )
@@ -173,6 +180,39 @@ def test_newcomers_are_a_column_for_each_number_of_pairs_and_no_data_sets_to_ran
     assert cells == ["61.0", "62.0", "–", "70.0"]
     for shown in ("0 pairs", "5 pairs"):
         assert f"d%2C%20newcomers%20with%20{shown.replace(' ', '%20')}" in page.replace("&#34;", "")
+
+
+def test_a_claim_is_red_only_where_it_was_tested_and_does_not_hold() -> None:
+    claims = [
+        claim(measured=0.5, told="0.5000", holds=True),
+        claim(told="failed", holds=False, why="It is unstable."),
+        claim(),
+    ]
+    page = sweep_page(sweep(table("d", {"one": 0.6}), claims=claims, claims_told="1 of 2 hold."))
+    rows = [
+        re.findall(r"<td[^>]*>.*?</td>", row)[-2:]
+        for row in re.findall(r"<tr><td>C</td>.*?</tr>", page, flags=re.DOTALL)
+    ]
+    assert rows == [
+        ['<td class="right">0.5000</td>', '<td class="state finished">✓ yes</td>'],
+        [
+            '<td class="right">failed</td>',
+            '<td class="state failed">✗ no<span class="why">It is unstable.</span></td>',
+        ],
+        ['<td class="right">–</td>', '<td class="soft">–</td>'],
+    ]
+    assert "1 of 2 hold." in page
+
+
+def test_who_has_no_costs_has_dashes_and_is_in_no_picture() -> None:
+    three = table("d", {"one": 0.6, "alone": 0.8, "two": 0.7}, virtual_s=2.0)
+    del three["rows"][1]["metrics"]["virtual_s"]
+    assert [line.rest[0].text for line in table_view(three).lines] == ["2 s", "–", "6 s"]
+    page = sweep_page(sweep(three))
+    assert "<title>two</title>" in page and "<title>alone</title>" not in page
+    assert "Best for their cost: one, two." in page
+    three["rows"][2]["metrics"]["virtual_s"] = three["rows"][0]["metrics"]["virtual_s"]
+    assert "2 methods have the same virtual time." in sweep_page(sweep(three))
 
 
 def test_equal_costs_are_told_and_not_drawn() -> None:
@@ -304,7 +344,8 @@ def test_the_same_point_twice_is_twice_on_the_front() -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 60])
 @pytest.mark.parametrize("least", [0.0, 1.0, 1e6])
-def test_every_method_is_drawn_and_named_inside_the_picture(count: int, least: float) -> None:
+@pytest.mark.parametrize("room", [SLIM, WIDE])
+def test_every_method_is_drawn_and_named_inside_the_picture(count: int, least: float, room: float) -> None:
     draw = generator(0, "chart", count)
     points = [
         Point(
@@ -316,7 +357,7 @@ def test_every_method_is_drawn_and_named_inside_the_picture(count: int, least: f
         )
         for number in range(count)
     ]
-    chart = pareto_chart(points, "bytes", (1e6, "MB"))
+    chart = pareto_chart(points, "bytes", (1e6, "MB"), room)
     width, height = map(float, re.findall(r'viewBox="0 0 (\S+) (\S+)"', chart)[0])
     marks = [tuple(map(float, mark)) for mark in re.findall(r'cx="([^"]+)" cy="([^"]+)"', chart)]
     assert len(marks) == count and all(0 < x < width and 0 < y < height for x, y in marks)
@@ -328,3 +369,23 @@ def test_every_method_is_drawn_and_named_inside_the_picture(count: int, least: f
     assert all(later - place >= 14.9 for place, later in pairwise(places))
     assert places[0] > 0 and places[-1] < height
     assert chart.count('<g class="best">') == len(front(points))
+
+
+@pytest.mark.parametrize("room", [SLIM, WIDE])
+@pytest.mark.parametrize("most", [1.01, 3, 9, 12, 20, 100, 250, 1e4, 1e6])
+def test_ticks_and_titles_have_room_in_either_drawing(most: float, room: float) -> None:
+    points = [Point("one", 10.0, 0.6), Point("two", 10.0 * most, 0.7)]
+    chart = pareto_chart(points, "bytes up and down", (1.0, "kB"), room)
+    ticks = [float(x) for x in re.findall(r'class="tick middle" x="([^"]+)"', chart)]
+    assert len(ticks) >= 2 and all(later - place >= 36.9 for place, later in pairwise(ticks))
+    ((middle, title),) = re.findall(r'class="axis middle" x="([^"]+)"[^>]*>([^<]+)<', chart)
+    assert 3.5 * len(title) <= float(middle) <= room - 3.5 * len(title)
+
+
+def test_letters_of_a_slim_drawing_are_large_enough_on_a_phone_and_alike_for_the_best() -> None:
+    """The figure of a page that is 390 wide is 328 wide: less margins, padding and borders."""
+    (size,) = re.findall(
+        r"\.pictures \.slim svg, \.pictures \.slim svg \.note \{ font-size: (\d+)px", style("sweep.css")
+    )
+    assert float(size) * 328 / SLIM >= 11
+    assert "best .note" not in style("sweep.css")
