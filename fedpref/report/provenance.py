@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,8 +39,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@cache
 def source_commit() -> dict[str, Any] | None:
-    """Commit of the checkout that fedpref runs from, and whether it was changed since; None outside one."""
+    """Commit of the checkout that fedpref runs from, and whether it was changed since; None outside one.
+
+    As it was when this process asked first: what it writes into the checkout is no change of its source.
+    """
     checkout = Path(__file__).resolve().parents[2]
     if not (checkout / ".git").exists():
         return None
