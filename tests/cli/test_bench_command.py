@@ -140,21 +140,28 @@ def test_the_file_of_a_suite_that_fedpref_brings_is_that_suite(own: Path, fedpre
     assert code == 2 and "suite devices" in err and "rename" not in err
 
 
+def heed_interrupts() -> None:
+    """A process that a background shell started ignores them, and so would its children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 def test_ctrl_c_stops_all_workers_at_once_and_begins_nothing_more(own: Path) -> None:
     endless = SUITE.replace("rounds=2", "rounds=1000000").replace("checkpoint.every=1", "checkpoint.every=50")
     (own / "own.yaml").write_text(endless)
     command = [sys.executable, "-m", "fedpref", "bench", "own.yaml", "--jobs", "2"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    try:
-        while len([file for file in own.glob("bench/own/*/*/metrics.jsonl") if file.stat().st_size]) < 2:
-            assert running.poll() is None
-            time.sleep(0.05)
-        os.killpg(running.pid, signal.SIGINT)
-        _, err = running.communicate(timeout=60)
-    finally:
-        if running.poll() is None:
-            os.killpg(running.pid, signal.SIGKILL)
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=heed_interrupts
+    ) as running:
+        try:
+            while len([file for file in own.glob("bench/own/*/*/metrics.jsonl") if file.stat().st_size]) < 2:
+                assert running.poll() is None
+                time.sleep(0.05)
+            os.killpg(running.pid, signal.SIGINT)
+            _, err = running.communicate(timeout=60)
+        finally:
+            if running.poll() is None:
+                os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode == 130 and "interrupted; go on with the same command" in err
     states = [json.loads(file.read_text())["state"] for file in own.glob("bench/own/*/*/status.json")]
     assert states == ["interrupted"] * 2  # of four runs
