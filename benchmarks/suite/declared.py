@@ -31,7 +31,15 @@ from typing import Any
 
 from fedpref.benchmarks.suite import keys
 from fedpref.benchmarks.suite.keys import Words
-from fedpref.benchmarks.suite.metrics import COSTS, EXTRA, HIDDEN, METRICS, NEWCOMERS, OF_NEWCOMERS, SHOTS
+from fedpref.benchmarks.suite.metrics import (
+    COSTS,
+    EXTRA,
+    HIDDEN,
+    METRICS,
+    OF_NEWCOMERS,
+    SHOTS,
+    newcomers_table,
+)
 from fedpref.errors import ConfigurationError, did_you_mean
 
 __all__ = ["Claim", "DataSet", "Method", "Suite", "Tier", "read_suite", "suite_names"]
@@ -288,8 +296,7 @@ def _tier(
 
 def _claim(where: str, entry: Any, methods: Mapping[str, Method], data: Mapping[str, DataSet]) -> Claim:
     keys.keys(where, entry, _KEYS["claims"], ("claim", "data", "method", "metric"))
-    shown = [f"{shots} pair{'' if shots == 1 else 's'}" for shots in SHOTS]
-    on_tables = [*data, *(f"{name}{NEWCOMERS}{pairs}" for name in data for pairs in shown)]
+    on_tables = [*data, *(newcomers_table(name, shots) for name in data for shots in SHOTS)]
     on = keys.one_of(f"{where}.data", entry["data"], on_tables)
     metrics = (*METRICS, *EXTRA, *HIDDEN) if on in data else OF_NEWCOMERS
     has_oracle = on in data and data[on].file is None  # of real annotators nobody knows the law

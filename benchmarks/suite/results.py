@@ -10,7 +10,7 @@ import numpy as np
 
 from fedpref.benchmarks.suite.declared import Suite
 from fedpref.benchmarks.suite.job import Job
-from fedpref.benchmarks.suite.metrics import COSTS, NEWCOMERS, SHOTS
+from fedpref.benchmarks.suite.metrics import COSTS, NEWCOMERS, SHOTS, newcomers_table
 from fedpref.cli.compare import record_of
 from fedpref.evaluation.compare import Table
 from fedpref.evaluation.few_shot import curve_of
@@ -115,7 +115,7 @@ def _newcomers(job: Job, run: Run) -> list[Record]:
     found = []
     for shots in (shots for shots in SHOTS if shots in places):
         people = {one["name"]: Person(one["accuracies"][places[shots]], 1) for one in run.few_shot["people"]}
-        data = f"{job.data}{NEWCOMERS}{shots} pair{'' if shots == 1 else 's'}"
+        data = newcomers_table(job.data, shots)
         found.append(Record(job.method, data, job.seed, people, asked=asked))
     return found
 
